@@ -1,0 +1,87 @@
+# Two commands do everything on a fresh machine: `make book` and `make test`.
+# Needed beforehand: GNU make, and Python 3.11 or newer with venv.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+
+# One thread a process: committed outputs and checked outputs come from the same arithmetic,
+# and two processes do not fight over two cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1
+
+PAGES := $(shell find book -type f -not -path '*/__pycache__/*' -not -name '*.partial*')
+CHAPTERS := $(wildcard notebooks/*.ipynb)
+PACKAGE := $(shell find sigreg -name '*.py')
+
+.DEFAULT_GOAL := help
+.PHONY: help book test unit nbval notebooks serve data bench lock stamp clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+book: _build/.book  ## build the book into _build/html
+
+test: _build/.book $(VENV)/.peers  ## run every check: style, unit tests, notebooks, site
+	$(PY) -m ruff check sigreg tests book notebooks benchmarks
+	$(PY) book/_tools/stamp.py check
+	$(PY) book/_tools/claims.py check
+	$(PY) book/_tools/pairs.py check
+	$(PY) book/_tools/site.py _build/html
+	$(PY) book/_tools/browser.py _build/html
+	$(MAKE) nbval
+	$(MAKE) unit
+
+unit: $(VENV)/.peers  ## unit tests and doctests only
+	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10
+
+nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
+	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n 2 --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \
+	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg --nbval-cell-timeout 300 notebooks
+
+notebooks: $(VENV)/.book  ## execute the chapters whose code or package changed
+	$(PY) book/_tools/pairs.py run --jobs 2
+
+serve: book  ## build, then serve the book on this machine (PORT=8000)
+	@echo "The book is at http://127.0.0.1:$(PORT)  (stop with Ctrl-C)"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null 2>&1
+
+data: $(VENV)/.book  ## fetch or find the whole FashionMNIST and verify it
+	$(PY) -m sigreg.data
+
+bench: $(VENV)/.peers  ## time the package beside other implementations
+	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
+
+lock: $(VENV)/.uv  ## resolve requirements.in again
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header requirements.in -o requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header benchmarks/requirements.in -o benchmarks/requirements.txt
+
+stamp: $(VENV)/.book  ## copy the repository address of _config.yml wherever it is needed
+	$(PY) book/_tools/stamp.py
+
+clean:  ## remove what was built; the environment stays
+	rm -rf _build build dist .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Try: make PYTHON=python3.12 book"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# The package itself is installed in place, without its dependencies: the lock has them.
+$(VENV)/.book: requirements.txt pyproject.toml | $(VENV)/.uv
+	$(UV) pip install --quiet --python $(PY) -r requirements.txt
+	$(UV) pip install --quiet --python $(PY) --no-deps -e .
+	@touch $@
+
+$(VENV)/.peers: benchmarks/requirements.txt $(VENV)/.book
+	$(UV) pip install --quiet --python $(PY) -r benchmarks/requirements.txt
+	@touch $@
+
+_build/.book: $(VENV)/.book _config.yml _toc.yml $(PAGES) $(CHAPTERS) $(PACKAGE)
+	$(VENV)/bin/jupyter-book build . --all -W --keep-going -n -q
+	@touch $@
+	@echo "The book is in _build/html/index.html"

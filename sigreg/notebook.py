@@ -1,0 +1,96 @@
+"""What every chapter calls: one start, computed prose, and texts kept for other pages."""
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+from IPython import get_ipython
+from IPython.display import display
+
+from sigreg.device import default_device
+from sigreg.figures import use_style
+from sigreg.preset import is_full
+
+
+def start() -> None:
+    """Set the figures' style and the thread count, and print what the chapter runs on.
+
+    The number of threads is ``OMP_NUM_THREADS`` where that is set: sums of floats depend on it, and stored outputs are
+    made with one thread.
+
+    Raises:
+        ValueError: ``OMP_NUM_THREADS`` is not a positive integer.
+
+    Derived in: nothing to derive; it is the first thing in each chapter.
+
+    >>> start()
+    sigreg ... · Python ... · torch ... · device ... · preset ...
+    """
+    use_style()
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads:
+        if not threads.strip().isdigit() or int(threads) < 1:
+            raise ValueError(f"the environment variable OMP_NUM_THREADS must be a positive integer, got {threads!r}")
+        torch.set_num_threads(int(threads))
+    try:
+        version = importlib.metadata.version("sigreg")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    print(
+        f"sigreg {version} · Python {platform.python_version()} · torch {torch.__version__}"
+        f" · device {default_device()} · preset {'full' if is_full() else 'default'}"
+    )
+
+
+def say(text: str) -> None:
+    """Show ``text`` as Markdown prose: sentences whose numbers are computed and put in by an f-string.
+
+    Args:
+        text: Markdown, with LaTeX between dollars. Where Markdown cannot be shown (a terminal) it is printed.
+
+    Raises:
+        TypeError: ``text`` is not a str.
+
+    Derived in: nothing to derive; the chapters use it for their verdicts.
+
+    >>> say(f"Twice two is **{2 * 2}**.")
+    Twice two is **4**.
+    """
+    _require_str("text", text)
+    if get_ipython() is None:
+        print(text)
+    else:
+        display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
+def glue(name: str, text: str) -> None:
+    """Keep a computed text under ``name``, so that other pages can show it with ``{glue:text}``.
+
+    Works where the book's tools (myst_nb) are installed and inside a notebook; anywhere else, as in Colab, it does nothing.
+    The page that shows it writes ``{glue:text}`notebooks/NN_stem::name` ``.
+
+    Args:
+        name: a name, unique in the book.
+        text: what the page shows: a number already rounded, e.g. ``f"{value:.3g}"``.
+
+    Raises:
+        TypeError: ``name`` or ``text`` is not a str.
+
+    Derived in: nothing to derive; the claims page shows what chapters glue.
+
+    >>> glue("answer", f"{42:d}")
+    """
+    _require_str("name", name)
+    _require_str("text", text)
+    try:
+        from myst_nb import glue as myst_glue
+    except ImportError:
+        return
+    if get_ipython() is not None:
+        myst_glue(name, text, display=False)
+
+
+def _require_str(name, value):
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {type(value).__name__}: format the number first, e.g. f'{{value:.3g}}'")

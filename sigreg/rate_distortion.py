@@ -1,0 +1,524 @@
+r"""The information bottleneck as a rate-distortion problem: its curve, its thresholds, its tree.
+
+Chapter 1 derives everything here. The solver rests on one fact (Proposition 1.8). Name a codeword by the
+prediction :math:`q` it makes. Then :math:`d(x, q) = \mathrm{KL}(p(y|x) \| q)` is an ordinary distortion, the code is
+a measure :math:`\mu` on the simplex of predictions, and
+
+.. math:: \Phi_\beta(\mu) = -\sum_x p(x) \log \int e^{-\beta d(x, q)} \mu(dq)
+
+is *convex* in :math:`\mu`. Its minimum is that of the Lagrangian I(X;W) - beta I(W;Y), up to the constant
+beta I(X;Y). So a code can be certified: with :math:`Z(x) = \int e^{-\beta d(x, q)} \mu(dq)` and
+:math:`G(q) = \sum_x p(x) e^{-\beta d(x, q)} / Z(x)`, no code is better by more than :math:`\log \max_q G(q)`.
+
+All quantities are in nats.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sigreg._validate import require_distribution, require_finite, require_floating
+
+TINY = 1e-300  # stands for zero inside logarithms; the solver works in float64
+
+
+@dataclass(frozen=True)
+class InformationCurve:
+    """Points of the information bottleneck curve, one for each beta, and the codes that reach them.
+
+    ``betas`` (B,); ``rate`` (B,) = I(X;W) and ``relevance`` (B,) = I(W;Y) in nats; ``encoder`` (B, X, K) = p(w|x);
+    ``decoder`` (B, K, Y) = p(y|w); ``marginal`` (B, K) = p(w), codewords sorted by falling probability, unused ones
+    with probability zero; ``gap`` (B,) in nats: the distance to the optimum that the search could not exclude
+    (see :func:`information_bottleneck`); ``converged`` (B,): whether the stopping test was met.
+    """
+
+    betas: torch.Tensor
+    rate: torch.Tensor
+    relevance: torch.Tensor
+    encoder: torch.Tensor
+    decoder: torch.Tensor
+    marginal: torch.Tensor
+    gap: torch.Tensor
+    converged: torch.Tensor
+
+    @property
+    def lagrangian(self):
+        """I(X;W) - beta I(W;Y), shape (B,)."""
+        return self.rate - self.betas * self.relevance
+
+
+def mutual_information(joint):
+    r"""Mutual information of two discrete variables.
+
+    .. math:: I(X;Y) = \sum_{x,y} p(x,y) \log \frac{p(x,y)}{p(x)\,p(y)}
+
+    Args:
+        joint: p(x, y), shape (X, Y); entries sum to one, zero rows and columns are legal.
+
+    Returns:
+        Tensor of shape (), in nats.
+
+    Raises:
+        TypeError: ``joint`` is not a floating tensor.
+        ValueError: ``joint`` is empty, not two-dimensional, not finite, negative or not normalised.
+
+    Reference: Cover and Thomas, Elements of Information Theory (2006), equation 2.28.
+
+    Derived in: Chapter 1, Definition 1.1.
+
+    >>> mutual_information(torch.eye(2, dtype=torch.float64) / 2).item()  # one fair coin, seen twice: log 2
+    0.6931...
+    """
+    joint = _require_joint(joint)
+    product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    return (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, product)).sum()
+
+
+def rate_and_relevance(joint, encoder):
+    r"""The two informations of a code W of X, where W is independent of Y given X.
+
+    .. math:: I(X;W) = \sum_{x,w} p(x) p(w|x) \log \frac{p(w|x)}{p(w)}, \qquad
+              I(W;Y) = \sum_{w,y} p(w) p(y|w) \log \frac{p(y|w)}{p(y)}
+
+    Args:
+        joint: p(x, y), shape (X, Y).
+        encoder: p(w|x), shape (..., X, K), rows sum to one.
+
+    Returns:
+        Two tensors of shape (...), in nats.
+
+    Raises:
+        TypeError: an argument is not a floating tensor.
+        ValueError: an argument is not a distribution, or the numbers of inputs differ.
+
+    Reference: Tishby, Pereira and Bialek (1999), section 3.
+
+    Derived in: Chapter 1, Definition 1.1.
+
+    >>> joint = torch.tensor([[0.4, 0.1], [0.1, 0.4]], dtype=torch.float64)
+    >>> rate, relevance = rate_and_relevance(joint, torch.eye(2, dtype=torch.float64))  # W = X
+    >>> bool(torch.isclose(relevance, mutual_information(joint)))
+    True
+    """
+    joint = _require_joint(joint)
+    require_floating("encoder", encoder, tuple(range(2, max(3, encoder.ndim + 1))) if isinstance(
+        encoder, torch.Tensor) else 2, "(..., X, K)")
+    require_distribution("encoder", encoder)
+    if encoder.shape[-2] != joint.shape[0]:
+        raise ValueError(f"encoder has {encoder.shape[-2]} inputs where joint has {joint.shape[0]}: "
+                         "their shapes must be (..., X, K) and (X, Y)")
+    xlogy = torch.special.xlogy
+    with_x = joint.sum(1)[:, None] * encoder  # (..., X, K)
+    with_y = encoder.transpose(-1, -2) @ joint  # (..., K, Y)
+    marginal = with_x.sum(-2)  # (..., K)
+    entropy_w = -xlogy(marginal, marginal).sum(-1)
+    rate = xlogy(with_x, encoder).sum((-1, -2)) + entropy_w
+    py = joint.sum(0)
+    relevance = xlogy(with_y, with_y).sum((-1, -2)) + entropy_w - xlogy(py, py).sum()
+    return rate, relevance
+
+
+def critical_beta(joint):
+    r"""Where the trivial code stops being a local minimum: 1 / rho^2, rho the maximal correlation.
+
+    .. math:: \beta_c = 1 / \lambda_{\max}(C), \qquad
+              C_{yy'} = \sum_x p(x) \frac{(p(y|x) - p(y)) (p(y'|x) - p(y'))}{\sqrt{p(y)\, p(y')}}
+
+    Args:
+        joint: p(x, y), shape (X, Y).
+
+    Returns:
+        Tensor of shape (): at least 1, and infinite if X and Y are independent.
+
+    Raises:
+        TypeError, ValueError: as :func:`mutual_information`.
+
+    Reference: Anantharam, Gohari, Kamath and Nair (2013) for the maximal correlation.
+
+    Derived in: Chapter 1, Theorem 1.10.
+
+    >>> a = 0.1  # a binary symmetric channel: 1 / (1 - 2a)^2 = 1 / 0.64
+    >>> joint = torch.tensor([[1 - a, a], [a, 1 - a]], dtype=torch.float64) / 2
+    >>> round(critical_beta(joint).item(), 6)
+    1.5625
+    """
+    joint = _require_joint(joint)
+    source = _Source(joint)
+    largest = torch.linalg.eigvalsh(source.correlation())[-1]
+    beta = torch.where(largest > 1e-14, 1 / largest.clamp_min(1e-14), math.inf)
+    return beta.clamp_min(1).to(joint)
+
+
+def learnability_beta(joint, *, n_starts=64, generator=None):
+    r"""Where a non-trivial code first beats the trivial one: 1 / s*, s* the strong data-processing constant.
+
+    .. math:: \beta_0 = \frac{1}{s^*}, \qquad
+              s^* = \sup_{r \ne p_X} \frac{\mathrm{KL}(r_Y \| p_Y)}{\mathrm{KL}(r \| p_X)}, \qquad
+              r_Y(y) = \sum_x r(x) p(y|x)
+
+    The supremum is not a concave problem. It is searched from single inputs, from the leading singular directions in
+    both senses, and from random laws, by the fixed point of its stationarity condition,
+    :math:`r(x) \propto p(x) \exp(\beta \sum_y p(y|x) \log (r_Y(y) / p_Y(y)))` with :math:`\beta` the present ratio. The
+    ratio never rises along an iteration. The value returned is therefore an upper bound on beta_0 that is as good as
+    the search, and never above :func:`critical_beta`, which is the limit of laws close to p_X.
+
+    Args:
+        joint: p(x, y), shape (X, Y).
+        n_starts: how many single inputs and how many random laws to start from.
+        generator: draws the random laws; the default is a fresh one with seed 0.
+
+    Returns:
+        Tensor of shape (): at least 1, and infinite if X and Y are independent.
+
+    Raises:
+        TypeError, ValueError: as :func:`mutual_information`; ``n_starts`` is below 1.
+
+    Reference: Anantharam, Gohari, Kamath and Nair (2013); Wu, Fischer, Chuang and Tegmark (2019) for learnability.
+
+    Derived in: Chapter 1, Theorem 1.11.
+
+    >>> e = 0.3  # an erasure channel keeps X with probability 1 - e, and s* = 1 - e
+    >>> joint = torch.tensor([[1 - e, 0, e], [0, 1 - e, e]], dtype=torch.float64) / 2
+    >>> round(learnability_beta(joint).item() * (1 - e), 6)
+    1.0
+    """
+    joint = _require_joint(joint)
+    if not n_starts >= 1:
+        raise ValueError(f"n_starts must be 1 or more, got {n_starts}")
+    source, local = _Source(joint), critical_beta(joint.double())
+    if not torch.isfinite(local):
+        return local.to(joint)
+    q = source.search_points(n_starts, _default(generator), extra=source.singular_predictions())
+    best = local
+    for rounds, keep in ((30, 16), (300, 4), (3000, 1)):  # cheap sieve first, then polish the few that lead
+        for step in range(rounds):
+            gain = source.p @ (q.clamp_min(TINY) / source.py).log().T  # (X, S): sum_y p(y|x) log q / p_Y
+            if step == 0:
+                beta = source.ratio(torch.softmax(local * gain + source.px.log()[:, None], 0))
+            r = torch.softmax(beta * gain + source.px.log()[:, None], 0)
+            q, old, beta = r.T @ source.p, beta, torch.minimum(beta, source.ratio(r))
+            if (old - beta <= 1e-14 * beta).all():
+                break
+        best = torch.minimum(best, beta.min())
+        lead = beta.argsort()[:keep]
+        q = q[lead]
+    return best.clamp_min(1).to(joint)
+
+
+def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, tolerance=5e-7, max_rounds=60):
+    r"""Optimal codes of the information bottleneck, one for each beta, all solved together.
+
+    .. math:: \min_{p(w|x)} \; I(X;W) - \beta I(W;Y), \qquad
+              p(w|x) = \frac{p(w)\, e^{-\beta\, \mathrm{KL}(p(y|x) \| p(y|w))}}{Z(x, \beta)}
+
+    The search starts from the finest code (one codeword for each input; for many inputs, codewords that cover
+    them) at every beta, iterates Blahut and Arimoto's step, merges codewords that meet and drops those that die, and
+    accelerates the rest by safeguarded Anderson extrapolation. Then it looks for a missing codeword: some q with
+    G(q) > 1 (see the top of this module), among single inputs, the codewords of neighbouring betas, random mixtures, and what
+    these climb to. Found ones join the code and the search resumes; it ends when log max G <= ``tolerance``.
+
+    *Guaranteed:* the Lagrangian never rises; the code returned is the image of Blahut and Arimoto's step, so its
+    decoder holds the centroids exactly; no code is better by more than ``gap`` *if* no G(q) was missed. *Not
+    guaranteed:* that the search for the maximum of G, which is not concave, missed none. With ``n_codewords`` smaller than the
+    optimum needs, the problem is not convex any more: then codewords are merged in pairs, the cheapest first, neighbouring betas
+    exchange solutions, the result is a fixed point, and ``gap`` compares it with codes of any size.
+
+    Args:
+        joint: p(x, y), shape (X, Y); zero rows and columns are legal. float32 input is solved in float64.
+        betas: trade-offs, shape (B,), positive. Large is faithful, small is compressed.
+        n_codewords: the most codewords allowed, at most X. Default: as many as are needed.
+        generator: draws the random mixtures; the default is a fresh one with seed 0.
+        tolerance: certified distance to the optimum at which to stop, in nats.
+        max_rounds: the most rounds of iteration and search.
+
+    Returns:
+        :class:`InformationCurve` in the dtype and on the device of ``joint``; K is the largest number of codewords in use, or
+        ``n_codewords`` if given.
+
+    Raises:
+        TypeError: ``joint`` or ``betas`` is not a floating tensor.
+        ValueError: ``joint`` is not a joint law; ``betas`` is empty, not one-dimensional, not finite or not
+            positive; ``n_codewords`` is below 1 or above X.
+
+    Reference: Tishby, Pereira and Bialek (1999), equations 16, 17 and 18 for the step; Lindsay (1983) for the
+    certificate, in the language of mixtures.
+
+    Derived in: Chapter 1, Propositions 1.3, 1.6 and 1.8.
+
+    >>> joint = torch.tensor([[0.45, 0.05], [0.05, 0.45]], dtype=torch.float64)
+    >>> curve = information_bottleneck(joint, torch.tensor([1.5, 1.6, 4.0], dtype=torch.float64))
+    >>> [round(r, 4) for r in curve.rate.tolist()]  # nothing is worth its price before beta = 1.5625
+    [0.0, 0.0237, 0.6...]
+    """
+    joint = _require_joint(joint)
+    betas = _require_betas(betas)
+    n_inputs = joint.shape[0]
+    if n_codewords is not None and not 1 <= n_codewords <= n_inputs:
+        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {n_inputs}, got {n_codewords}")
+    source = _Source(joint)
+    beta = betas.to(source.px)
+    search = source.search_points(_SEARCH_ROWS, _default(generator))
+    chunk = max(1, _CHUNK // (source.px.numel() * min(source.px.numel(), _COVER)))  # bounds memory, not the result
+    codes = []
+    for part in beta.sort().values.split(chunk):
+        codes += _solve(source, part, search, tolerance, max_rounds)
+    if n_codewords is not None:
+        codes = _restrict(source, beta.sort().values, codes, n_codewords)
+    back = beta.argsort(stable=True).argsort()
+    return _curve(source, betas, [codes[i] for i in back.tolist()], search, n_codewords, tolerance, joint)
+
+
+_COVER = 256  # the finest code of a problem with more inputs starts from a cover of this many of them
+_SEARCH_ROWS = 256  # single inputs from which a missing codeword is searched
+_CHUNK = 1 << 24  # numbers held at once in the largest tensor: 128 MB
+
+
+class _Source:
+    """p(x) and p(y|x) in float64, without the inputs of probability zero and with equal rows p(y|x) merged."""
+
+    def __init__(self, joint):
+        joint = joint.detach()
+        joint = (joint.cpu() if joint.device.type == "mps" else joint).double()
+        self.columns = joint.sum(0) > 0
+        self.rows = joint.sum(1) > 0
+        px = joint.sum(1)[self.rows] / joint.sum()
+        p = joint[self.rows][:, self.columns]
+        p = p / p.sum(1, keepdim=True)
+        self.p, self.where = torch.unique(p, dim=0, return_inverse=True)  # W need not tell equal rows apart
+        self.px = torch.zeros(len(self.p), dtype=px.dtype, device=px.device).index_add_(0, self.where, px)
+        self.py = self.px @ self.p
+        self.negentropy = torch.special.xlogy(self.p, self.p).sum(1)  # (X,): sum_y p(y|x) log p(y|x)
+
+    def correlation(self):
+        """C of the local threshold, (Y, Y)."""
+        centred = (self.p - self.py) / self.py.sqrt()
+        return (centred.T * self.px) @ centred
+
+    def singular_predictions(self):
+        """Predictions near p_Y, to both sides along the two leading directions of C."""
+        directions = torch.linalg.eigh(self.correlation()).eigenvectors[:, -2:].T * self.py.sqrt()
+        reach = (self.py / directions.abs().clamp_min(TINY)).amin(1, keepdim=True)  # stays in the simplex
+        steps = torch.cat([directions * reach * s for s in (-0.9, -0.3, -0.03, 0.03, 0.3, 0.9)])
+        return self.py + steps
+
+    def cover(self, n):
+        """Indices of n inputs, each the farthest from those before it (in Hellinger distance), the first from p_Y."""
+        if n >= len(self.p):
+            return torch.arange(len(self.p), device=self.p.device)
+        root = self.p.sqrt()
+        similarity, chosen = root @ self.py.sqrt(), []
+        for _ in range(n):
+            chosen.append(similarity.argmin())
+            similarity = torch.maximum(similarity, root @ root[chosen[-1]])
+        return torch.stack(chosen)
+
+    def search_points(self, n, generator, extra=None):
+        """Predictions to search from: p_Y, a cover by single inputs, n random mixtures of them; (S, Y)."""
+        single = self.p[self.cover(n)]
+        mass = -torch.rand(n, len(single), generator=generator, dtype=torch.float64).log().to(single)
+        mixtures = (mass**3 / (mass**3).sum(1, keepdim=True)) @ single  # cubed: a few inputs lead each mixture
+        return torch.cat([self.py[None], single, mixtures] + ([] if extra is None else [extra]))
+
+    def ratio(self, r):
+        """KL(r || p_X) / KL(r_Y || p_Y) for laws r in the columns of an (X, S) tensor; infinite where r is p_X."""
+        above = _divergence(r, self.px[:, None])
+        below = _divergence(self.p.T @ r, self.py[:, None])
+        return torch.where(below > 1e-9, above / below.clamp_min(1e-9), math.inf)
+
+    def step(self, weight, q, beta):
+        """Phi of the codes (B, K), (B, K, Y), and their images under Blahut and Arimoto's step."""
+        a = self._scores(q, beta).add_(weight.clamp_min(TINY).log()[:, :, None])  # (B, K, X)
+        top = a.amax(1, keepdim=True)
+        a.sub_(top).exp_()
+        z = a.sum(1, keepdim=True)
+        phi = beta * (self.px @ self.negentropy) - (top + z.log()).squeeze(1) @ self.px
+        a.mul_(self.px / z)
+        weight = a.sum(2)
+        return phi, weight, (a @ self.p) / weight.clamp_min(TINY)[:, :, None]
+
+    def log_partition(self, weight, q, beta):
+        """log sum_w p(w) exp(beta sum_y p(y|x) log q_w(y)), (B, X)."""
+        return torch.logsumexp(self._scores(q, beta) + weight.clamp_min(TINY).log()[:, :, None], 1)
+
+    def likelihood(self, q, log_partition, beta):
+        """p(x) exp(-beta d(x, q)) / Z(x), (B, S, X): its sum over x is G(q)."""
+        return self._scores(q, beta).sub_(log_partition[:, None, :]).exp_().mul_(self.px)
+
+    def climb(self, q, log_partition, beta, steps):
+        """Raise G(q) by the decoder's half of the step, which can only raise it; returns G (B, S) and q (B, S, Y)."""
+        for _ in range(steps):
+            terms = self.likelihood(q, log_partition, beta)
+            g = terms.sum(2)
+            q, before = (terms @ self.p) / g[:, :, None].clamp_min(TINY), q
+        return g, before, q
+
+    def _scores(self, q, beta):
+        return torch.matmul(q.clamp_min(TINY).log() * beta[:, None, None], self.p.T)
+
+
+def _divergence(r, p):
+    """KL(r || p) along the first dimension, accurate for r close to p."""
+    u = r / p - 1
+    return (p * (torch.where(u > -1, (1 + u) * torch.log1p(u.clamp_min(-1 + 1e-16)), 0.0) - u)).sum(0)
+
+
+def _solve(source, beta, search, tolerance, max_rounds):
+    """Certified codes [(weight (K,), q (K, Y), gap, done)] for an increasing tensor of betas."""
+    q = source.p[source.cover(_COVER)]
+    nearest = (source.p.sqrt() @ q.sqrt().T).argmax(1)
+    weight = torch.zeros(len(q)).to(q).index_add_(0, nearest, source.px)
+    weight, q = weight.expand(len(beta), -1), q.expand(len(beta), -1, -1)
+    for _ in range(16):
+        _, weight, q = source.step(weight, q, beta)
+    codes = [(weight[b], q[b], math.inf) for b in range(len(beta))]
+    active = list(range(len(beta)))
+    for round_ in range(max_rounds):
+        # Codes that have met differ by rounding; at first they are still on their way to each other.
+        reach = 1e-3 if round_ == 0 else 1e-7
+        codes = [_drop(*_merge(*code[:2], reach / beta[b]), 1e-9) + (code[2],) if b in active else code
+                 for b, code in enumerate(codes)]
+        for group in _by_size(active, codes):
+            weight, q = _pad([codes[b][:2] for b in group])
+            weight, q = _accelerate(source, weight, q, beta[group], 30)
+            hints = _pad([_neighbours(codes, b) for b in group])[1]
+            weight, q, gap = _grow(source, weight, q, beta[group], search, hints, tolerance)
+            for i, b in enumerate(group):
+                codes[b] = (weight[i], q[i], gap[i].item())
+        active = [b for b in active if codes[b][2] > tolerance]
+        if not active:
+            break
+    return codes
+
+
+def _by_size(active, codes):
+    """Groups of betas whose codes have similar size, so that one padded batch wastes little."""
+    groups = {}
+    for b in active:
+        groups.setdefault(round(math.log2(len(codes[b][0]))), []).append(b)
+    return groups.values()
+
+
+def _neighbours(codes, b):
+    """The heaviest codewords of the betas on both sides."""
+    near = [codes[c] for c in (b - 1, b + 1) if 0 <= c < len(codes)] or [codes[b]]
+    weight, q = torch.cat([c[0][:16] for c in near]), torch.cat([c[1][:16] for c in near])
+    return weight, q
+
+
+def _pad(codes):
+    """Stack codes of different size: unused codewords have weight zero and repeat the first prediction."""
+    size = max(len(weight) for weight, _ in codes)
+    weights = [torch.nn.functional.pad(weight, (0, size - len(weight))) for weight, _ in codes]
+    qs = [torch.cat([q, q[:1].expand(size - len(q), -1)]) for _, q in codes]
+    return torch.stack(weights), torch.stack(qs)
+
+
+def _merge(weight, q, reach):
+    """Join each codeword to the heaviest one within squared distance ``reach`` of it, at their centroid."""
+    order = weight.argsort(descending=True)
+    weight, q = weight[order], q[order]
+    root = q.sqrt()
+    close = 2 - 2 * root @ root.T < reach
+    free = torch.ones_like(weight, dtype=torch.bool)
+    into = torch.arange(len(weight), device=weight.device)
+    for k in range(len(weight)):
+        if free[k]:
+            joined = close[k] & free
+            into[joined] = k
+            free &= ~joined
+            free[k] = False
+    total = torch.zeros_like(weight).index_add_(0, into, weight)
+    q = torch.zeros_like(q).index_add_(0, into, q * weight[:, None]) / total.clamp_min(TINY)[:, None]
+    return total, q
+
+
+def _drop(weight, q, floor):
+    """Leave out codewords lighter than ``floor``; the certificate brings back any that was needed."""
+    keep = weight > floor
+    return weight[keep] / weight[keep].sum(), q[keep]
+
+
+def _accelerate(source, weight, q, beta, steps, memory=8):
+    """Blahut and Arimoto's step, extrapolated by Anderson's method wherever that does not raise Phi."""
+    size = weight.shape[1:] + (1 + q.shape[2],)
+    used = weight > 0
+
+    def pack(weight, q):
+        logs = torch.cat([torch.where(used, weight, 1.0)[:, :, None], q], 2).clamp_min(TINY).log()
+        return logs.reshape(len(beta), -1)
+
+    def unpack(theta):
+        logs = theta.view(-1, *size)
+        weight = torch.where(used, logs[:, :, 0], -math.inf).softmax(1)
+        return weight, logs[:, :, 1:].softmax(2)
+
+    theta = safe = pack(weight, q)
+    least = torch.full_like(beta, math.inf)
+    moves, images = [], []  # changes of the residual and of the image between iterations
+    for _ in range(steps):
+        phi, weight, q = source.step(*unpack(theta), beta)
+        worse = phi > least + 1e-13
+        least = torch.where(worse, least, phi)
+        image = pack(weight, q)
+        residual = image - theta
+        if moves is not None and _ > 0:
+            moves.append(torch.where(worse[:, None], 0, residual - last[0]))
+            images.append(torch.where(worse[:, None], 0, image - last[1]))
+            moves, images = moves[-memory:], images[-memory:]
+        last = residual, image
+        if moves:
+            scale = torch.cat([weight.sqrt()[:, :, None], (weight[:, :, None] * q).sqrt()], 2).reshape(len(beta), -1)
+            m = torch.stack(moves, 2) * scale[:, :, None]
+            gram = m.transpose(1, 2) @ m
+            ridge = 1e-10 * gram.diagonal(dim1=1, dim2=2).sum(1) + TINY
+            gram = gram + ridge[:, None, None] * torch.eye(len(moves)).to(gram)
+            mix = torch.linalg.solve(gram, m.transpose(1, 2) @ (residual * scale)[:, :, None])
+            theta = image - (torch.stack(images, 2) @ mix)[:, :, 0]
+        else:
+            theta = image
+        theta = torch.where(worse[:, None], safe, theta)
+        safe = torch.where(worse[:, None], safe, image)
+    return unpack(safe)
+
+
+def _grow(source, weight, q, beta, search, hints, tolerance):
+    """Add the codewords that the certificate asks for, with the weight that a Newton step gives them."""
+    log_partition = source.log_partition(weight, q, beta)
+    points = torch.cat([search.expand(len(beta), -1, -1), hints], 1)
+    g, _, points = source.climb(points, log_partition, beta, 1)
+    lead = g.topk(min(12, g.shape[1]), 1).indices
+    points = torch.cat([points.gather(1, lead[:, :, None].expand(-1, -1, points.shape[2])), q], 1)
+    g, points, _ = source.climb(points, log_partition, beta, 10)
+    gap = g.amax(1).clamp_min(1).log()
+    lead = g.topk(min(8, g.shape[1]), 1).indices
+    g, points = g.gather(1, lead), points.gather(1, lead[:, :, None].expand(-1, -1, points.shape[2]))
+    wanted = (g - 1 > 0.1 * tolerance) & (gap > tolerance)[:, None]
+    ratio = source.likelihood(points, log_partition, beta) / source.px - 1
+    newton = (g - 1) / (ratio.square() @ source.px)
+    share = torch.where(wanted, newton.clamp(0, 0.5), 0) / wanted.sum(1, keepdim=True).clamp_min(1)
+    return torch.cat([weight * (1 - share.sum(1, keepdim=True)), share], 1), torch.cat([q, points], 1), gap
+
+
+def _curve(source, betas, codes, search, n_codewords, tolerance, joint):
+    """Informations of the codes, and the codes themselves, in terms of the inputs as they came."""
+    weight, q = _pad([code[:2] for code in codes])
+    gap = torch.tensor([c[2] for c in codes])
+    return weight, q, gap
+
+
+def _default(generator):
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def _require_joint(joint):
+    require_floating("joint", joint, 2, "(X, Y)")
+    return require_distribution("joint", joint, (0, 1))
+
+
+def _require_betas(betas):
+    require_floating("betas", betas, 1, "(B,)")
+    require_finite("betas", betas)
+    if not (betas > 0).all():
+        raise ValueError(f"betas must be positive, got {betas.min().item():.3g}")
+    return betas

@@ -1,0 +1,408 @@
+"""Numbered, linkable statements from plain Markdown.
+
+A block quote that opens in bold becomes a box:
+
+    > **Proposition 1.2 (Radial nuisance).** The radius is independent of ...
+
+It reads well wherever Markdown is shown; here it gets the anchor ``proposition-1-2``, a colour for its
+kind, and a place in the search index. Plain mentions ("Proposition 1.2", "Theorems 2.1 and 2.3",
+"Chapter 4") become links on every page, docstrings included. The build fails on a number used twice,
+out of turn or on the wrong page, and on a mention of a statement that does not exist.
+Figures are numbered by chapter as well, and folded blocks (``<details>``) are told apart by their summary.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.domains import Domain, ObjType
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+
+logger = logging.getLogger(__name__)
+
+KINDS = (
+    "Definition",
+    "Proposition",
+    "Theorem",
+    "Lemma",
+    "Corollary",
+    "Remark",
+    "Example",
+    "Algorithm",
+    "Exercise",
+)
+UNNUMBERED = ("Before you start", "Verdict", "Note", "Warning")
+WORDS = {kind: kind for kind in KINDS} | {
+    (kind[:-1] + "ies" if kind.endswith("y") else kind + "s"): kind for kind in KINDS
+}
+
+OPENING = re.compile(rf"({'|'.join(KINDS)})\s+(\d+)\.(\d+)(?:\s+\((.+)\))?\.", re.DOTALL)
+BARE_OPENING = re.compile(rf"({'|'.join(UNNUMBERED)})(?:\s+\((.+)\))?[.:]", re.DOTALL)
+LOOKS_NUMBERED = re.compile(rf"({'|'.join(KINDS)})\s+[\dA-Z]")
+
+
+def _list_of(number: str) -> str:
+    return rf"{number}(?:(?:,\s*|,?\s+(?:and|or|to)\s+|\s*[-–]\s*){number})*"
+
+
+_WORDS = "|".join(sorted(WORDS, key=len, reverse=True))
+MENTION = re.compile(
+    rf"\b(?:(?P<word>{_WORDS})\s+(?P<numbers>{_list_of('[0-9]+[.][0-9]+')})"
+    rf"|(?P<chapter>Chapters?)\s+(?P<chapters>{_list_of('[0-9]+')})(?![.]?[0-9]))"
+)
+CHAPTER_FILE = re.compile(r"(\d\d)_")
+
+# Text here is a name, a quotation or a program, not running prose.
+NOT_PROSE = (
+    nodes.title, nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.math, nodes.math_block,
+    nodes.raw, nodes.reference, nodes.target, nodes.comment, nodes.image, nodes.citation,
+    nodes.system_message, pending_xref,
+)  # fmt: skip
+
+
+class Box(NamedTuple):
+    anchor: str
+    kind: str
+    chapter: int
+    number: int
+    name: str
+    line: int | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.chapter}.{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.label} ({self.name})" if self.name else self.label
+
+
+class Mention(NamedTuple):
+    anchor: str
+    text: str
+    line: int | None
+
+
+class statement(nodes.General, nodes.Element):
+    """A box. Its first child is the title paragraph."""
+
+
+def chapter_of(docname: str) -> int | None:
+    match = CHAPTER_FILE.match(PurePosixPath(docname).name)
+    return int(match[1]) if match else None
+
+
+def anchor_of(kind: str, number: str) -> str:
+    return f"{kind.lower()}-{number.replace('.', '-')}"
+
+
+# Boxes -------------------------------------------------------------------------------------------------
+
+
+def make_boxes(document: nodes.document, docname: str) -> list[Box]:
+    boxes = []
+    for quote in list(document.findall(nodes.block_quote)):
+        strong = _opening_bold(quote[0]) if len(quote) else None
+        if strong is None:
+            continue
+        text = strong.astext()
+        numbered, bare = OPENING.fullmatch(text), BARE_OPENING.fullmatch(text)
+        if numbered:
+            kind, chapter, number, name = numbered.groups()
+            anchor = anchor_of(kind, f"{chapter}.{number}")
+            boxes.append(Box(anchor, kind, int(chapter), int(number), _one_line(name), quote.line))
+            label = f"{kind} {chapter}.{number}"
+        elif bare:
+            kind, anchor, label, name = bare[1], None, bare[1], bare[2]
+        else:
+            if LOOKS_NUMBERED.match(text):
+                _warn(
+                    f'write a statement as "**Proposition 1.2 (Name).**", not "**{text}**"',
+                    docname,
+                    quote.line,
+                )
+            continue
+        for paragraph in quote.children[1:]:
+            inner = _opening_bold(paragraph)
+            if inner is not None and OPENING.fullmatch(inner.astext()):
+                _warn(f'"{inner.astext()}" is inside the box of "{label}"', docname, paragraph.line)
+        title = _title(label, name and _name_nodes(strong, label), anchor)
+        paragraph = quote[0]
+        rest = paragraph.children[paragraph.index(strong) + 1 :]
+        if rest and isinstance(rest[0], nodes.Text):
+            rest[0] = nodes.Text(rest[0].lstrip())
+        paragraph.children = []
+        paragraph += rest
+        body = quote.children if paragraph.astext().strip() else quote.children[1:]
+        if kind == "Before you start" and body:
+            body = [*_one_point_each(body[0]), *body[1:]]
+        classes = ["statement", kind.lower().replace(" ", "-")]
+        box = statement("", title, *body, classes=classes, ids=[anchor] if anchor else [])
+        box.source, box.line = quote.source, quote.line
+        quote.replace_self(box)
+    return boxes
+
+
+def _opening_bold(paragraph: nodes.Node) -> nodes.strong | None:
+    if not isinstance(paragraph, nodes.paragraph):
+        return None
+    first = next((child for child in paragraph.children if child.astext().strip()), None)
+    return first if isinstance(first, nodes.strong) else None
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _name_nodes(strong: nodes.strong, label: str) -> list[nodes.Node]:
+    """The nodes between "Proposition 1.2 (" and ")." -- a name may hold math."""
+    children = [child.deepcopy() for child in strong.children]
+    opening = re.compile(r"\s+".join(map(re.escape, label.split())) + r"\s+\(")
+    children[0] = nodes.Text(opening.sub("", children[0].astext(), count=1))
+    children[-1] = nodes.Text(re.sub(r"\)[.:]$", "", children[-1].astext()))
+    return children
+
+
+def _title(label: str, name: list[nodes.Node] | None, anchor: str | None) -> nodes.paragraph:
+    title = nodes.paragraph(
+        "", "", nodes.inline("", label, classes=["statement-label"]), classes=["statement-title"]
+    )
+    if name:
+        title += [nodes.Text(" "), nodes.inline("", "", *name, classes=["statement-name"])]
+    if anchor:
+        link = f'<a class="headerlink" href="#{anchor}" title="Link to this statement">#</a>'
+        title += nodes.raw("", link, format="html")
+    return title
+
+
+def _one_point_each(paragraph: nodes.Node) -> list[nodes.Node]:
+    """Split "*You need:* a. *Time:* b." into one paragraph per label, so that the box reads as a list."""
+    points: list[nodes.paragraph] = []
+    for child in list(paragraph.children):
+        starts = isinstance(child, nodes.emphasis) and child.astext().rstrip().endswith(":")
+        if starts or not points:
+            points.append(nodes.paragraph())
+        points[-1] += child
+    return [point for point in points if point.astext().strip()]
+
+
+def label_folds(document: nodes.document, docname: str) -> None:
+    """Give ``<details>`` the class of its summary (proof, solution, ...); it must close where it opened."""
+    for parent in {id(raw.parent): raw.parent for raw in document.findall(nodes.raw)}.values():
+        depth = 0
+        for raw in [
+            child for child in parent.children if isinstance(child, nodes.raw) and child["format"] == "html"
+        ]:
+            depth += len(re.findall(r"<details\b", raw.astext())) - raw.astext().count("</details>")
+            match = re.match(r"<details>\s*<summary>\s*(?:<\w+>)*(\w+)", raw.astext())
+            if match:
+                text = raw.astext().replace("<details>", f'<details class="fold {match[1].lower()}">', 1)
+                new = nodes.raw("", text, format="html")
+                new.source, new.line = raw.source, raw.line
+                raw.replace_self(new)
+        if depth:
+            _warn(
+                "a <details> opens and does not close in the same section, list or box", docname, parent.line
+            )
+
+
+# Mentions ----------------------------------------------------------------------------------------------
+
+
+def link_mentions(document: nodes.document, docname: str) -> list[Mention]:
+    mentions = []
+    for parent in {id(text.parent): text.parent for text in document.findall(nodes.Text)}.values():
+        if not _is_prose(parent):
+            continue
+        children: list[nodes.Node] = []
+        for child in parent.children:  # a line break in the source splits a text in two: join them first
+            if isinstance(child, nodes.Text) and children and isinstance(children[-1], nodes.Text):
+                children[-1] = nodes.Text(children[-1] + child)
+            else:
+                children.append(child)
+        linked = [piece for child in children for piece in _link(child, docname, parent, mentions)]
+        if len(linked) != len(children):
+            parent.children = []
+            parent += linked
+    return mentions
+
+
+def _is_prose(node: nodes.Node | None) -> bool:
+    while node is not None:
+        if isinstance(node, NOT_PROSE) or "statement-title" in getattr(node, "attributes", {}).get(
+            "classes", []
+        ):
+            return False
+        node = node.parent
+    return True
+
+
+def _link(
+    child: nodes.Node, docname: str, parent: nodes.Element, mentions: list[Mention]
+) -> list[nodes.Node]:
+    if not isinstance(child, nodes.Text):
+        return [child]
+    pieces, position = [], 0
+    for match in MENTION.finditer(child):
+        kind, group = (WORDS[match["word"]], "numbers") if match["word"] else ("Chapter", "chapters")
+        for index, number in enumerate(re.finditer(r"\d+(?:\.\d+)?", match[group])):
+            # The first link covers the word too, the others their number only.
+            start = match.start() if index == 0 else match.start(group) + number.start()
+            end = match.start(group) + number.end()
+            mentions.append(Mention(anchor_of(kind, number[0]), f"{kind} {number[0]}", _line(parent)))
+            link = pending_xref(
+                "", nodes.inline("", str(child[start:end])), refdomain="statement", reftype="mention",
+                reftarget=mentions[-1].anchor, refdoc=docname, refexplicit=True, refwarn=False,
+            )  # fmt: skip
+            pieces += [nodes.Text(child[position:start]), link]
+            position = end
+    return [*pieces, nodes.Text(child[position:])] if pieces else [child]
+
+
+def _line(node: nodes.Node | None) -> int | None:
+    while node is not None and node.line is None:
+        node = node.parent
+    return node.line if node is not None else None
+
+
+# The register of all pages -----------------------------------------------------------------------------
+
+
+class StatementDomain(Domain):
+    name = "statement"
+    label = "statement"
+    object_types = {"box": ObjType("statement")}  # noqa: RUF012
+    initial_data = {"boxes": {}, "mentions": {}, "published": {}}  # noqa: RUF012
+
+    def clear_doc(self, docname: str) -> None:
+        self.data["boxes"].pop(docname, None)
+        self.data["mentions"].pop(docname, None)
+
+    def merge_domaindata(self, docnames: list[str], otherdata: dict) -> None:
+        for docname in docnames:
+            for key in ("boxes", "mentions"):
+                if docname in otherdata[key]:
+                    self.data[key][docname] = otherdata[key][docname]
+
+    def get_objects(self):
+        for docname, boxes in self.data["boxes"].items():
+            for box in boxes:
+                yield box.anchor, box.title, "box", docname, box.anchor, 1
+
+    def targets(self) -> dict[str, tuple[str, str, str]]:
+        """Anchor -> (page, fragment, hover title), of statements and of chapters."""
+        found = {
+            box.anchor: (docname, box.anchor, box.title)
+            for docname, boxes in self.data["boxes"].items()
+            for box in boxes
+        }
+        for docname in self.env.found_docs:
+            if (chapter := chapter_of(docname)) is not None:
+                title = self.env.titles.get(docname)
+                found[f"chapter-{chapter}"] = (docname, "", title.astext() if title else docname)
+        return found
+
+    def resolve_xref(self, env, fromdocname, builder, typ, target, node, contnode):
+        where = self.targets().get(target)
+        if where is None or where[:2] == (
+            fromdocname,
+            "",
+        ):  # reported below, not in the book yet, or this page
+            return contnode
+        docname, fragment, title = where
+        return make_refnode(builder, fromdocname, docname, fragment, contnode, title)
+
+    def resolve_any_xref(self, env, fromdocname, builder, target, node, contnode):
+        return []
+
+    def check_consistency(self) -> None:
+        self._check_numbers()
+        known = self.targets()
+        kinds = {(b.chapter, b.number): b.label for boxes in self.data["boxes"].values() for b in boxes
+                 if b.kind != "Exercise"}  # fmt: skip
+        for docname, mentions in sorted(self.data["mentions"].items()):
+            for anchor, text, line in mentions:
+                if anchor in known or text.startswith("Chapter"):
+                    continue
+                kind, number = text.split()
+                other = kinds.get(tuple(map(int, number.split(".")))) if kind != "Exercise" else None
+                hint = f" ({number} is {other})" if other else ""
+                _warn(f"{text} is mentioned and does not exist{hint}", docname, line)
+
+    def _check_numbers(self) -> None:
+        first: dict[str, str] = {}
+        for docname, boxes in sorted(self.data["boxes"].items()):
+            chapter = chapter_of(docname)
+            last = {"Exercise": 0, "statement": 0}
+            for box in boxes:
+                counter = "Exercise" if box.kind == "Exercise" else "statement"
+                expected = last[counter] + 1
+                if box.anchor in first:
+                    _warn(f"{box.label} exists twice: here and in {first[box.anchor]}", docname, box.line)
+                elif box.chapter != chapter:
+                    _warn(
+                        f"{box.label} stands in {docname}, which is not Chapter {box.chapter}",
+                        docname,
+                        box.line,
+                    )
+                elif box.number != expected:
+                    due = f"{box.chapter}.{expected}"
+                    _warn(f"{box.label} is out of order: the next number here is {due}", docname, box.line)
+                first.setdefault(box.anchor, docname)
+                last[counter] = box.number
+
+
+def _warn(message: str, docname: str, line: int | None) -> None:
+    logger.warning(message, location=(docname, line), type="statements")
+
+
+# Events ------------------------------------------------------------------------------------------------
+
+
+def read(app, doctree: nodes.document) -> None:
+    domain, docname = app.env.get_domain("statement"), app.env.docname
+    domain.data["boxes"][docname] = make_boxes(doctree, docname)
+    label_folds(doctree, docname)
+    domain.data["mentions"][docname] = link_mentions(doctree, docname)
+
+
+def rewrite_mentions(app, env) -> list[str]:
+    """In an incremental build, pages whose links or hover titles changed are written again."""
+    domain = env.get_domain("statement")
+    before, now = domain.data["published"], domain.targets()
+    domain.data["published"] = now
+    changed = {anchor for anchor in before.keys() | now.keys() if before.get(anchor) != now.get(anchor)}
+    return [
+        page for page, found in domain.data["mentions"].items() if any(m.anchor in changed for m in found)
+    ]
+
+
+def number_figures(app, env) -> list[str]:
+    """Number figures 1.1, 1.2, ... by chapter; Sphinx alone would count through the whole book."""
+    for docname, types in env.toc_fignumbers.items():
+        if (chapter := chapter_of(docname)) is not None:
+            for numbers in types.values():
+                numbers.update({name: (chapter, k) for k, name in enumerate(list(numbers), start=1)})
+    return []
+
+
+def visit_statement(self, node: statement) -> None:
+    self.body.append(self.starttag(node, "div"))
+
+
+def depart_statement(self, node: statement) -> None:
+    self.body.append("</div>\n")
+
+
+def setup(app):
+    app.add_node(statement, html=(visit_statement, depart_statement))
+    app.add_domain(StatementDomain)
+    app.connect("doctree-read", read)
+    app.connect("env-get-updated", number_figures, priority=900)  # after Sphinx has numbered them
+    app.connect("env-updated", rewrite_mentions)
+    return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,19 +6,22 @@ import html
 import io
 import json
 import math
+import re
 from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.figure
-import matplotlib.lines
-import matplotlib.patches
 import matplotlib.style
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+from PIL import Image
 
 STYLE_FILE = Path(__file__).parent / "sigreg.mplstyle"
 _STYLE = mpl.rc_params_from_file(STYLE_FILE, use_default_template=False)
@@ -41,23 +44,25 @@ def use_style() -> None:
 
 
 def information_plane(ax, *, entropy_y: float, entropy_x: float | None = None, cap: str = "$I(X;Y)$"):
-    r"""Prepare ``ax`` as an information plane: :math:`I(X;W)` across, :math:`I(W;Y)` up, the feasible region shaded.
+    r"""Prepare ``ax`` as an information plane: rate across, relevance up, the feasible region shaded.
 
-    .. math:: I(W;Y) \le \min\{I(X;W),\ \text{entropy\_y}\}, \qquad I(X;W) \le \text{entropy\_x}
+    A code W made from X alone cannot say more about Y than it keeps of X, nor more than X itself says:
 
-    by the data-processing inequality, for a code W made from X alone. The shading goes on where the limits are widened.
+    .. math:: I(W;Y) \le \min\{I(X;W),\ I(X;Y)\}, \qquad I(X;W) \le H(X).
+
+    The shading goes on where the limits are widened later.
 
     Args:
         ax: matplotlib axes.
         entropy_y: what :math:`I(W;Y)` cannot exceed, in nats: :math:`I(X;Y)`, or H(Y) where X determines Y.
-        entropy_x: H(X) in nats, the largest possible rate; ``None`` leaves the rate open to the right.
+        entropy_x: H(X) in nats, the largest rate; ``None`` leaves the region open to the right.
         cap: how the upper bound is labelled.
 
     Returns:
         ``ax``.
 
     Raises:
-        ValueError: an entropy is not a finite positive number.
+        ValueError: an entropy is not a finite positive number, or ``entropy_y`` exceeds ``entropy_x``.
 
     Reference: Tishby, Pereira and Bialek (1999), arXiv physics/0004057.
 
@@ -69,27 +74,25 @@ def information_plane(ax, *, entropy_y: float, entropy_x: float | None = None, c
     'rate $I(X;W)$ [nats]'
     >>> plt.close(figure)
     """
-    entropy_y = _positive("entropy_y", entropy_y)
-    far = 1e3 * entropy_y if entropy_x is None else _positive("entropy_x", entropy_x)
-    width = 2.4 * entropy_y if entropy_x is None else 1.04 * far
-    corner = min(entropy_y, far)
-    region = mpl.patches.Polygon(
-        [(0, 0), (corner, corner), (far, corner), (far, 0)], facecolor="#EEF3F8", edgecolor="none", zorder=0
+    top = _positive("entropy_y", entropy_y)
+    right = None if entropy_x is None else _positive("entropy_x", entropy_x)
+    if right is not None and right < top:
+        raise ValueError(f"entropy_y must not exceed entropy_x, as I(X;Y) <= H(X); got {top:.4g} > {right:.4g}")
+    far = 1e3 * top if right is None else right
+    # add_artist, unlike add_patch and plot, leaves the data limits alone
+    ax.add_artist(Polygon([(0, 0), (top, top), (far, top), (far, 0)], facecolor="#EFF4F9", zorder=0))
+    border = [(0, 0), (top, top), (far, top)] + ([] if right is None else [(far, 0)])
+    ax.add_artist(Line2D(*zip(*border, strict=True), color="#8899AA", linewidth=1, zorder=1))
+    note = dict(color="#5B6B7B", fontsize="small", textcoords="offset points", va="bottom")
+    ax.annotate(cap, (top, top), xytext=(3, 2), ha="left", **note)
+    ax.annotate(
+        "$I(W;Y)=I(X;W)$", (top / 2, top / 2), xytext=(-2, 2), ha="center", rotation=45, rotation_mode="anchor",
+        transform_rotates_text=True, **note,
     )
-    ax.add_artist(region)  # unlike add_patch, leaves the data limits alone
-    edge = dict(color="#8899AA", linewidth=1, zorder=1)
-    for xs, ys in (([0, corner], [0, corner]), ([corner, far], [corner, corner])):
-        ax.add_artist(mpl.lines.Line2D(xs, ys, **edge))
-    if entropy_x is not None:
-        ax.add_artist(mpl.lines.Line2D([far, far], [0, corner], **edge))
-    ax.set_xlim(0, width)
-    ax.set_ylim(0, 1.13 * corner)
-    note = dict(color="#5B6B7B", fontsize="small")
-    ax.annotate(cap, (corner, corner), xytext=(4, 3), textcoords="offset points", va="bottom", **note)
-    ax.text(
-        0.5 * corner, 0.5 * corner, "$I(W;Y)=I(X;W)$", ha="center", va="bottom", rotation=45,
-        rotation_mode="anchor", transform_rotates_text=True, **note,
-    )
+    if right is not None:
+        ax.annotate("$H(X)$", (right, 0), xytext=(-4, 4), ha="right", **note)
+    ax.set_xlim(0, 2.4 * top if right is None else 1.04 * right)
+    ax.set_ylim(0, 1.13 * top)
     ax.set_xlabel("rate $I(X;W)$ [nats]")
     ax.set_ylabel("relevance $I(W;Y)$ [nats]")
     return ax
@@ -123,12 +126,12 @@ def to_ternary(p) -> np.ndarray:
     if p.ndim == 0 or p.shape[-1] != 3:
         raise ValueError(f"p must have shape (..., 3), got {p.shape}")
     if not np.isfinite(p).all() or (p < 0).any() or (abs(p.sum(-1) - 1) > 1e-4).any():
-        raise ValueError("p must hold distributions: finite, non-negative entries that sum to 1 along the last axis")
+        raise ValueError("p must hold distributions: finite, non-negative entries, summing to 1 along the last axis")
     return p @ _CORNERS
 
 
 def ternary_axes(ax, labels: Sequence[str]):
-    """Prepare ``ax`` as the triangle of all distributions over three outcomes; points go where ``to_ternary`` says.
+    """Prepare ``ax`` as the triangle of all distributions over three outcomes; ``to_ternary`` says where points go.
 
     Args:
         ax: matplotlib axes.
@@ -159,7 +162,7 @@ def ternary_axes(ax, labels: Sequence[str]):
             ends[:, k] = level
             ends[0, (k + 1) % 3] = ends[1, (k + 2) % 3] = 1 - level
             ax.plot(*to_ternary(ends).T, color="#E2E2E2", linewidth=0.8, zorder=0)
-    ax.add_patch(mpl.patches.Polygon(_CORNERS, fill=False, edgecolor="#777777", linewidth=1.2, zorder=1))
+    ax.add_patch(Polygon(_CORNERS, fill=False, edgecolor="#777777", linewidth=1.2, zorder=1))
     for corner, label, align in zip(_CORNERS, labels, ("right", "left", "center"), strict=True):
         down = corner[1] == 0
         ax.annotate(
@@ -186,7 +189,7 @@ def label_line(ax, line, text: str | None = None, *, x: float | None = None, off
         The annotation.
 
     Raises:
-        ValueError: the line is empty, or ``x`` lies outside it.
+        ValueError: the line has no finite point, or ``x`` lies outside it.
 
     Derived in: nothing to derive.
 
@@ -197,20 +200,75 @@ def label_line(ax, line, text: str | None = None, *, x: float | None = None, off
     'twice'
     >>> plt.close(figure)
     """
-    xs, ys = (np.asarray(values, dtype=float) for values in line.get_data())
-    keep = np.isfinite(xs) & np.isfinite(ys)
-    xs, ys = xs[keep], ys[keep]
-    if len(xs) == 0:
-        raise ValueError("line has no finite points to be labelled at")
-    order = np.argsort(xs, kind="stable")
+    points = _points(line)
     if x is None:
-        x, y = xs[order[-1]], ys[order[-1]]
-    elif xs.min() <= x <= xs.max():
-        y = np.interp(x, xs[order], ys[order])
+        x, y = points[-1]
+    elif points[0, 0] <= x <= points[-1, 0]:
+        y = np.interp(x, *points.T)
     else:
-        raise ValueError(f"x must lie on the line, in [{xs.min():.4g}, {xs.max():.4g}], got {x}")
+        raise ValueError(f"x must lie on the line, in [{points[0, 0]:.4g}, {points[-1, 0]:.4g}], got {x}")
     style = dict(color=line.get_color(), va="center", ha="left", annotation_clip=False) | kwargs
-    return ax.annotate(line.get_label() if text is None else text, (x, y), xytext=offset, textcoords="offset points", **style)
+    text = line.get_label() if text is None else text
+    return ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", **style)
+
+
+def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **kwargs) -> list:
+    """Name several lines at their right ends, the names moved apart where they would overlap.
+
+    Call it last: it reads the limits of the axes. The names keep the order of the lines' ends and move as little as
+    they can (least squares under a least distance).
+
+    Args:
+        ax: matplotlib axes.
+        lines: the lines; ``None`` takes all of the axes' lines that have a label.
+        spacing: least distance of two names, in font sizes.
+        **kwargs: passed on to ``ax.annotate``.
+
+    Returns:
+        The annotations, in the order of ``lines``.
+
+    Raises:
+        ValueError: there is no line to label, or one has no finite point.
+
+    Derived in: nothing to derive.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> _ = ax.plot([0, 1], [0, 1], label="a"), ax.plot([0, 1], [0, 1.01], label="b")
+    >>> [note.get_text() for note in label_lines(ax)]
+    ['a', 'b']
+    >>> plt.close(figure)
+    """
+    if lines is None:
+        lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    if not lines:
+        raise ValueError("lines is empty: give the lines labels, ax.plot(..., label=...)")
+    ax.figure.draw_without_rendering()  # settles the layout, and with it the heights
+    to_points = 72 / ax.figure.dpi
+    heights = np.array([ax.transData.transform(_points(line)[-1])[1] * to_points for line in lines])
+    order = np.argsort(heights, kind="stable")
+    least = spacing * FontProperties(size=kwargs.get("fontsize", mpl.rcParams["font.size"])).get_size_in_points()
+    ranks = np.arange(len(lines)) * least
+    blocks = []  # pool adjacent violators: (mean, count) of heights less ranks, made non-decreasing
+    for value in heights[order] - ranks:
+        blocks.append((value, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (left, m), (right, n) = blocks[-2:]
+            blocks[-2:] = [((m * left + n * right) / (m + n), m + n)]
+    placed = np.empty(len(lines))
+    placed[order] = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks]) + ranks
+    return [
+        label_line(ax, line, offset=(6, shift), **kwargs) for line, shift in zip(lines, placed - heights, strict=True)
+    ]
+
+
+def _points(line) -> np.ndarray:
+    """The finite points of a line, from left to right, shape (n, 2)."""
+    points = np.column_stack([np.asarray(values, dtype=np.float64) for values in line.get_data()])
+    points = points[np.isfinite(points).all(1)]
+    if len(points) == 0:
+        raise ValueError(f"line {line.get_label()!r} has no finite point to be labelled at")
+    return points[np.argsort(points[:, 0], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -253,7 +311,7 @@ def interval(values, level: float = 0.95) -> Interval:
         values = values.detach().cpu().numpy()
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or len(values) < 2:
-        raise ValueError(f"values must hold at least two repetitions along the first axis, got shape {values.shape}")
+        raise ValueError(f"values must hold two or more repetitions along the first axis, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("values holds NaN or infinite entries: leave out the runs that failed, and say so")
     if not 0 < level < 1:
@@ -279,29 +337,29 @@ class Player:
 def player(
     frames: Iterable, *, alt: str, caption: str, fps: float = 8, labels: Sequence[str] | None = None
 ) -> Player:
-    """Figures, one a frame, as a player with slider, play button and keyboard that loads nothing from outside.
+    """Figures, one a frame, as a player with slider, play button and keys that loads nothing from outside.
 
-    The frames become lossless WebP inside the HTML. Nothing moves before the reader asks for it. Arrow keys, Home and End
-    turn the frames, the space bar plays and pauses. Where scripts do not run, the first frame and the caption are shown.
-    Keep the axes' limits the same in all frames, or they jump.
+    Nothing moves before the reader asks for it. The arrow keys, Home and End turn the frames; the space bar plays and
+    pauses. Where scripts do not run, the first frame and the caption are shown. Frames are kept without loss, as WebP of
+    what differs from the first one: keep the limits of the axes the same, or everything jumps and the file grows.
 
-    The same frames give the same bytes on one machine; another version of FreeType or libwebp may give others, so a
-    notebook cell that ends in a player carries the tag ``nbval-ignore-output`` with this reason.
+    The same frames give the same bytes on one machine, but FreeType and libwebp differ between machines. So a notebook
+    cell that ends in a player is tagged ``nbval-ignore-output``, with this reason.
 
     Args:
-        frames: matplotlib figures of one size, in any iterable (a generator keeps one open at a time). Each is closed.
-        alt: what the moving picture shows, in words, for readers who do not see it.
+        frames: two or more matplotlib figures of one size; each is closed. A generator keeps one open at a time.
+        alt: what the moving picture shows, for readers who do not see it.
         caption: one to three sentences that say what to see; plain text.
-        fps: frames per second while playing, at most 2 where the reader's system asks for less motion.
-        labels: a short text for each frame, shown beside the slider, such as ``"β = 3.2"``; default ``"3 / 24"``.
+        fps: frames per second while playing; never above 2 where the reader's system asks for less motion.
+        labels: a short text for each frame, shown beside the slider, such as ``"β = 3.2"``; else ``"3 / 24"``.
 
     Returns:
         :class:`Player`, which notebooks show as HTML.
 
     Raises:
         TypeError: a frame is not a matplotlib figure.
-        ValueError: fewer than two frames, frames of different size, an empty alt or caption, fps not positive, or
-            another number of labels than of frames.
+        ValueError: fewer than two frames, frames of different size, an empty ``alt`` or ``caption``, ``fps`` not
+            positive, or another number of labels than of frames.
 
     Derived in: nothing to derive; Chapter 1 uses it first.
 
@@ -319,122 +377,155 @@ def player(
             raise ValueError(f"{name} must be a sentence that says what the frames show, got {text!r}")
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps must be a finite positive number, got {fps}")
-    images, sizes = [], []
-    for figure in frames:
-        webp, size = _webp(figure)
-        images.append("data:image/webp;base64," + base64.b64encode(webp).decode("ascii"))
-        sizes.append(size)
-    if len(images) < 2:
-        raise ValueError(f"frames must hold at least two figures, got {len(images)}")
-    if len(set(sizes)) > 1:
-        raise ValueError(f"frames must all have one size, got {sorted(set(sizes))} pixels")
-    labels = [f"{k} / {len(images)}" for k in range(1, len(images) + 1)] if labels is None else list(labels)
-    if len(labels) != len(images):
-        raise ValueError(f"labels must be one text a frame, got {len(labels)} for {len(images)} frames")
-    data = json.dumps({"frames": images[1:], "labels": labels, "fps": fps}).replace("<", "\\u003c")
-    key = hashlib.sha256("\n".join([data, images[0], alt, caption]).encode()).hexdigest()[:12]
-    page = _PLAYER
-    for name, value in {
-        "KEY": key, "ALT": html.escape(alt), "CAPTION": html.escape(caption), "LABEL": html.escape(labels[0]),
-        "LAST": str(len(images) - 1), "WIDTH": str(sizes[0][0]), "HEIGHT": str(sizes[0][1]),
-        "CHARACTERS": str(max(map(len, labels))), "FIRST": images[0], "DATA": data,
-    }.items():
-        page = page.replace(f"@{name}@", value)
-    return Player(page, alt, len(images))
+    pixels = [_pixels(figure) for figure in frames]  # each (height, width, 3)
+    if len(pixels) < 2:
+        raise ValueError(f"frames must hold at least two figures, got {len(pixels)}")
+    sizes = {image.shape[1::-1] for image in pixels}
+    if len(sizes) > 1:
+        raise ValueError(f"frames must all have one size, got {sorted(sizes)} pixels")
+    labels = [f"{k} / {len(pixels)}" for k in range(1, len(pixels) + 1)] if labels is None else list(map(str, labels))
+    if len(labels) != len(pixels):
+        raise ValueError(f"labels must be one text a frame, got {len(labels)} for {len(pixels)} frames")
+    first = pixels[0]
+    changes = [np.dstack([image, 255 * (image != first).any(-1)]).astype(np.uint8) for image in pixels[1:]]
+    data = {"changes": [_webp(image) for image in changes], "labels": labels, "fps": fps}
+    (width, height), = sizes
+    parts = {
+        "FIRST": _webp(first),
+        "ALT": html.escape(alt),
+        "CAPTION": html.escape(caption),
+        "LABEL": html.escape(labels[0]),
+        "LABEL_WIDTH": str(max(map(len, labels))),
+        "LAST": str(len(pixels) - 1),
+        "WIDTH": str(width),
+        "HEIGHT": str(height),
+        "DATA": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # no label can close the script
+    }
+    parts["KEY"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    page = re.sub(r"@([A-Z_]+)@", lambda match: parts[match[1]], _PLAYER)
+    return Player(page, alt, len(pixels))
 
 
-def _webp(figure) -> tuple[bytes, tuple[int, int]]:
-    """The figure, drawn on white, as lossless WebP, and its size in pixels; closes the figure."""
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
-    if not isinstance(figure, mpl.figure.Figure):
+def _pixels(figure) -> np.ndarray:
+    """The figure, drawn on white, as (height, width, 3) bytes; closes the figure."""
+    if not isinstance(figure, Figure):
         raise TypeError(f"frames must hold matplotlib figures, got {type(figure).__name__}")
+    import matplotlib.pyplot as plt
+
     try:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-        image = Image.new("RGB", drawn.size, "white")
-        image.paste(drawn, mask=drawn.getchannel("A"))
     finally:
         plt.close(figure)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn))[..., :3]
+
+
+def _webp(image: np.ndarray) -> str:
+    """RGB or RGBA bytes as lossless WebP, in a data address."""
     stream = io.BytesIO()
-    image.save(stream, "WEBP", lossless=True, quality=100, method=4)
-    return stream.getvalue(), image.size
+    Image.fromarray(image).save(stream, "WEBP", lossless=True, quality=60, method=4)  # more effort gains 2 %
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-# Scripts and styles are bound to data-player, never to an id, so that one player may be shown twice on a page.
+# Styles and script are bound to a class and to data-player, never to an id: one player may be shown twice on a page.
+# :where() keeps the styles weaker than those of the page around. A canvas puts the changes on the first frame.
 _PLAYER = """\
-<div class="sigreg-player" data-player="@KEY@" data-lm-suppress-shortcuts="true" role="group" aria-label="Figure that moves">
+<div class="sigreg-player" data-player="@KEY@" data-lm-suppress-shortcuts="true" role="group" aria-label="Moving figure">
 <style>
-.sigreg-player { margin: 1em 0; color: inherit; font: inherit; }
-.sigreg-player figure { margin: 0; }
-.sigreg-player img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; padding: 0; }
-.sigreg-player .controls { display: flex; align-items: center; gap: .8em; max-width: @WIDTH@px; margin: .5em 0 0; }
-.sigreg-player .controls[hidden] { display: none; }
-.sigreg-player button { min-width: 4.6em; padding: .25em .7em; font: inherit; font-size: .9em; color: inherit;
-  background: transparent; border: 1px solid currentColor; border-radius: 4px; cursor: pointer; }
-.sigreg-player button:hover { background: rgba(128, 128, 128, .2); }
-.sigreg-player input { flex: 1 1 auto; min-width: 4em; margin: 0; accent-color: #0072b2; cursor: pointer; }
+:where(.sigreg-player figure) { margin: 1em 0; }
+:where(.sigreg-player figcaption) { margin-top: .7em; max-width: 46em; }
+.sigreg-player .stage { display: inline-block; max-width: 100%; text-align: left; }
+.sigreg-player :is(img, canvas) { display: block; max-width: 100%; height: auto; margin: 0; padding: 0 !important;
+  background: #fff; border-radius: 4px; }
+.sigreg-player .controls { display: flex; align-items: center; gap: .8em; margin-top: .6em; }
+.sigreg-player [hidden] { display: none !important; }
+.sigreg-player button { min-width: 5em; padding: .25em .7em; font: inherit; font-size: .9em; color: inherit;
+  background: transparent; border: 1px solid currentColor; border-radius: 4px; opacity: .85; cursor: pointer; }
+.sigreg-player button:hover { opacity: 1; background: rgba(128, 128, 128, .18); }
+.sigreg-player input { flex: 1 1 auto; min-width: 4em; margin: 0; accent-color: #2e86c1; cursor: pointer; }
 .sigreg-player :focus-visible { outline: 2px solid #56b4e9; outline-offset: 2px; }
-.sigreg-player output { padding: 0; font-size: .9em; font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
-.sigreg-player figcaption { margin: .5em 0 0; max-width: @WIDTH@px; }
+.sigreg-player output { padding: 0; font-size: .9em; font-variant-numeric: tabular-nums; text-align: right;
+  white-space: nowrap; }
+.text_html:has(> .sigreg-player) { background: none !important; color: inherit !important; padding: 0 !important; }
 </style>
 <figure>
+<div class="stage">
 <img class="dark-light" src="@FIRST@" width="@WIDTH@" height="@HEIGHT@" alt="@ALT@">
 <div class="controls" hidden>
-<button type="button" aria-label="Play">Play</button>
-<input type="range" min="0" max="@LAST@" value="0" step="1" aria-label="Frame" aria-valuetext="@LABEL@" autocomplete="off">
-<output aria-live="off" style="min-width: @CHARACTERS@ch">@LABEL@</output>
+<button type="button">Play</button>
+<input type="range" min="0" max="@LAST@" value="0" step="1" aria-label="Frame" aria-valuetext="@LABEL@"
+  autocomplete="off">
+<output aria-live="off" style="min-width: @LABEL_WIDTH@ch">@LABEL@</output>
 </div>
-<noscript><p>This figure moves where scripts may run; shown is its first frame.</p></noscript>
+</div>
+<noscript><p>This figure moves where scripts may run; here is its first frame.</p></noscript>
 <figcaption>@CAPTION@</figcaption>
 </figure>
 <script>
 (() => {
-  const { frames, labels, fps } = @DATA@;
-  for (const root of document.querySelectorAll('[data-player="@KEY@"]:not([data-ready])')) {
-    root.dataset.ready = "";
-    const [image, button, slider, output] = ["img", "button", "input", "output"].map((tag) => root.querySelector(tag));
-    const sources = [image.src, ...frames], last = frames.length;
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+  const { changes, labels, fps } = @DATA@;
+  const last = changes.length;
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+  const start = (root) => {
+    const [first, controls, button, slider, output] =
+      ["img", ".controls", "button", "input", "output"].map((part) => root.querySelector(part));
+    const pictures = changes.map((src) => Object.assign(new Image(), { src }));
+    const canvas = Object.assign(document.createElement("canvas"), { width: @WIDTH@, height: @HEIGHT@ });
+    const pen = canvas.getContext("2d");
     let timer = null;
-    const show = (k) => {
-      k = Math.min(Math.max(k, 0), last);
-      slider.value = k;
-      image.src = sources[k];
-      output.textContent = labels[k];
-      slider.setAttribute("aria-valuetext", labels[k]);
-      if (k === last) pause();
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", first.alt);
+    const draw = async (k) => {
+      await Promise.all([first.decode(), k && pictures[k - 1].decode()]);
+      if (+slider.value !== k) return;
+      pen.drawImage(first, 0, 0);
+      if (k) pen.drawImage(pictures[k - 1], 0, 0);
     };
     const pause = () => {
       clearInterval(timer);
       timer = null;
       button.textContent = "Play";
-      button.setAttribute("aria-label", "Play");
+    };
+    const show = (k) => {
+      slider.value = k;
+      output.textContent = labels[+slider.value];
+      slider.setAttribute("aria-valuetext", labels[+slider.value]);
+      draw(+slider.value);
+      if (+slider.value === last) pause();
     };
     const play = () => {
       if (+slider.value === last) show(0);
       timer = setInterval(() => show(+slider.value + 1), 1000 / (calm.matches ? Math.min(fps, 2) : fps));
       button.textContent = "Pause";
-      button.setAttribute("aria-label", "Pause");
     };
     const toggle = () => (timer === null ? play() : pause());
-    const keys = {
-      ArrowRight: () => +slider.value + 1, ArrowUp: () => +slider.value + 1,
-      ArrowLeft: () => +slider.value - 1, ArrowDown: () => +slider.value - 1,
-      Home: () => 0, End: () => last,
+    const turn = (k) => {
+      pause();
+      show(k);
     };
     button.addEventListener("click", toggle);
-    slider.addEventListener("input", () => { pause(); show(+slider.value); });
-    image.addEventListener("click", () => slider.focus());
+    slider.addEventListener("input", () => turn(+slider.value));
+    canvas.addEventListener("click", () => slider.focus());
     root.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const k = +slider.value;
+      const target = { ArrowRight: k + 1, ArrowUp: k + 1, ArrowLeft: k - 1, ArrowDown: k - 1, Home: 0, End: last };
       event.stopPropagation();
-      if (event.key === " " && event.target !== button) { event.preventDefault(); toggle(); }
-      if (event.key in keys) { event.preventDefault(); pause(); show(keys[event.key]()); }
+      if (event.key in target) turn(target[event.key]);
+      else if (event.key === " " && event.target !== button) toggle();
+      else return;
+      event.preventDefault();
     });
-    root.querySelector(".controls").hidden = false;
+    draw(0).then(() => {
+      first.after(canvas);
+      first.hidden = true;
+      controls.hidden = false;
+    });
+  };
+  for (const root of document.querySelectorAll('[data-player="@KEY@"]:not([data-ready])')) {
+    root.dataset.ready = "";
+    start(root);
   }
 })();
 </script>

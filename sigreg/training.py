@@ -1,0 +1,228 @@
+r"""Train many small networks together: a grid of weights, or of seeds, at little more than the price of one.
+
+Networks of one shape have their parameters stacked along a first dimension of length G, and ``torch.func.vmap``
+runs all of them on the same minibatch. An elementwise optimiser (Adam) on the stack then is G separate optimisers,
+so each network takes exactly the steps it would take alone. ``benchmarks/ensembles.py`` measures the gain.
+"""
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call, stack_module_state, vmap
+
+from sigreg._validate import require_labels
+from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, variational_ceb_rate, vib_rate
+
+RATES = {
+    "vib": lambda code, labels, network: vib_rate(code.mean, code.log_std),
+    "variational_ceb": lambda code, labels, network: variational_ceb_rate(
+        code.mean, code.log_std, labels, network["class_mean"], network["class_log_std"]
+    ),
+    "minibatch": lambda code, labels, network: minibatch_rate(code.w, code.mean, code.log_std, labels),
+    "leave_one_out": lambda code, labels, network: minibatch_rate(
+        code.w, code.mean, code.log_std, labels, include_self=False
+    ),
+    "defensive": lambda code, labels, network: defensive_rate(code.w, code.mean, code.log_std, labels),
+}
+
+
+class Together:
+    r"""Networks of one shape as a single callable over their stacked parameters.
+
+    .. math:: \theta = (\theta_1, \dots, \theta_G), \qquad f(\theta, x) = (f_{\theta_1}(x), \dots, f_{\theta_G}(x))
+
+    Args:
+        networks: modules of one class and one shape, in training mode. They are copied, not changed.
+
+    Attributes:
+        params: name to stacked leaf tensor, (G, ...).
+
+    Raises:
+        ValueError: no network, or networks that do not stack.
+
+    Reference:
+        The ensembling recipe of ``torch.func``.
+
+    Derived in:
+        Nothing to derive; Chapter 3 uses it for its sweeps.
+
+    Example:
+        >>> nets = Together([torch.nn.Linear(3, 2) for _ in range(4)])
+        >>> nets(torch.zeros(5, 3)).shape
+        torch.Size([4, 5, 2])
+    """
+
+    def __init__(self, networks):
+        networks = list(networks)
+        if not networks:
+            raise ValueError("networks is empty: give at least one module")
+        if len({tuple((k, v.shape) for k, v in net.state_dict().items()) for net in networks}) > 1:
+            raise ValueError("networks must have parameters of the same names and shapes to be stacked")
+        params, self.buffers = stack_module_state(networks)
+        self.params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+        self.skeleton = copy.deepcopy(networks[0]).to("meta")
+        self.size = len(networks)
+
+    def __call__(self, *inputs):
+        """Every network on the same inputs; each output gains a first dimension of length G."""
+        return vmap(lambda p, b: functional_call(self.skeleton, (p, b), inputs))(self.params, self.buffers)
+
+    def network(self, g):
+        """The g-th network as an ordinary module."""
+        state = {name: value.detach()[g] for name, value in {**self.params, **self.buffers}.items()}
+        network = copy.deepcopy(self.skeleton).to_empty(device=next(iter(state.values())).device)
+        network.load_state_dict(state)
+        return network
+
+
+def train_together(networks, loss, batches, settings, *, lr=1e-3, lr_scale=None):
+    r"""Train every network by Adam on its own loss and one common stream of batches; cosine decay of ``lr`` to zero.
+
+    .. math:: \min_{\theta_1, \dots, \theta_G} \sum_g \ell(f_{\theta_g}, \text{batch}, \text{setting}_g)
+
+    The parameters are disjoint, so each gradient is the one the network would have alone.
+
+    Args:
+        networks: modules of one shape, one for each setting.
+        loss: function ``loss(forward, params, batch, setting)`` of one network, a scalar tensor. ``forward(*inputs)``
+            calls the network, ``params`` are its parameters by name.
+        batches: list, or another sized iterable, of what ``loss`` takes as ``batch``.
+        settings: tensor (G, ...), row g for network g: a weight of the loss, say.
+        lr: first learning rate.
+        lr_scale: factors of ``lr`` for parameters whose name starts with a key of this dictionary.
+
+    Returns:
+        :class:`Together`, trained.
+
+    Raises:
+        ValueError: the number of settings differs from the number of networks, or a loss became NaN or infinite.
+
+    Reference:
+        Kingma and Ba (2015), arXiv 1412.6980; Loshchilov and Hutter (2017), arXiv 1608.03983, for the cosine.
+
+    Derived in:
+        Nothing to derive; Chapter 3 uses it for its sweeps.
+
+    Example:
+        Two lines fitted to one target with different ridge penalties.
+
+        >>> x = torch.linspace(-1, 1, 8)[:, None]
+        >>> def ridge(forward, params, batch, penalty):
+        ...     return ((forward(batch) - 3 * batch) ** 2).mean() + penalty * params["weight"].square().sum()
+        >>> nets = [torch.nn.Linear(1, 1) for _ in range(2)]
+        >>> fitted = train_together(nets, ridge, [x] * 400, torch.tensor([0.0, 1.0]), lr=0.1)
+        >>> [round(w, 2) for w in fitted.params["weight"].flatten().tolist()]  # 3 m / (m + penalty), m = 3/7
+        [3.0, 0.9]
+    """
+    together = Together(networks)
+    if len(settings) != together.size:
+        raise ValueError(f"settings must have one row per network, {together.size}, got {len(settings)}")
+    groups = {}
+    for name, value in together.params.items():
+        scale = next((s for start, s in (lr_scale or {}).items() if name.startswith(start)), 1.0)
+        groups.setdefault(scale, []).append(value)
+    optimizer = torch.optim.Adam([{"params": v, "lr": lr * scale} for scale, v in groups.items()])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 0.5 + 0.5 * math.cos(math.pi * i / len(batches)))
+
+    def one(params, buffers, setting, batch):
+        return loss(lambda *x: functional_call(together.skeleton, (params, buffers), x), params, batch, setting)
+
+    for batch in batches:
+        losses = vmap(one, in_dims=(0, 0, 0, None))(together.params, together.buffers, settings, batch)
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+        schedule.step()
+    if not torch.isfinite(losses).all():
+        raise ValueError(f"losses became NaN or infinite ({losses.tolist()}): lower lr={lr}")
+    return together
+
+
+class Minibatches:
+    """Random minibatches of images with labels and encoder noise, drawn on the CPU from one seed, then moved.
+
+    Iterating twice gives the same batches twice. What does not fill a batch at the end of an epoch is left out.
+
+    Args:
+        images: (N, ...) tensor, on the device that trains.
+        labels: (N,) integer tensor, on the same device.
+        batch_size: B, at most N.
+        epochs: passes over the data.
+        noise_dim: D of the encoder's noise.
+        seed: of the order and the noise.
+
+    Raises:
+        ValueError: more is asked for in one batch than there is.
+
+    Derived in:
+        Nothing to derive; Chapter 3 uses it for its sweeps.
+
+    Example:
+        >>> batches = Minibatches(torch.zeros(10, 4), torch.arange(10), batch_size=4, epochs=3, noise_dim=2, seed=0)
+        >>> len(batches), next(iter(batches))[2].shape
+        (6, torch.Size([4, 2]))
+    """
+
+    def __init__(self, images, labels, *, batch_size, epochs, noise_dim, seed):
+        require_labels("labels", labels, len(images))
+        if not 1 <= batch_size <= len(images):
+            raise ValueError(f"batch_size must lie in 1..{len(images)}, the number of images, got {batch_size}")
+        self.images, self.labels = images, labels
+        self.batch_size, self.epochs, self.noise_dim, self.seed = batch_size, epochs, noise_dim, seed
+
+    def __len__(self):
+        return self.epochs * (len(self.images) // self.batch_size)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed)
+        device = self.images.device
+        for _ in range(self.epochs):
+            order = torch.randperm(len(self.images), generator=generator)
+            for index in order[: len(order) // self.batch_size * self.batch_size].view(-1, self.batch_size):
+                noise = torch.randn(self.batch_size, self.noise_dim, generator=generator)
+                index = index.to(device)
+                yield self.images[index], self.labels[index], noise.to(device)
+
+
+def bottleneck_objective(method):
+    r"""The loss of Chapter 3 for one way of estimating the rate, as :func:`train_together` wants it.
+
+    .. math:: \frac1B \sum_i -\log q(y_i|w_i) + \beta \hat I(X;W|Y), \qquad \text{VIB: } \frac{\beta}{1+\beta} \hat I(X;W)
+
+    All methods aim at the same objective for the same beta: VIB's rate is the unconditional one, so its weight
+    is translated by the dictionary of Chapter 3.
+
+    Args:
+        method: ``"vib"``, ``"variational_ceb"``, ``"minibatch"`` (own sample included), ``"leave_one_out"`` or
+            ``"defensive"``.
+
+    Returns:
+        A function of ``(forward, params, (images, labels, noise), beta)``.
+
+    Raises:
+        ValueError: no such method.
+
+    Reference:
+        Fischer (2020), arXiv 2002.05379, eq. 15; Alemi et al. (2017), arXiv 1612.00410, eq. 17.
+
+    Derived in:
+        Chapter 3, Definition 3.2.
+
+    Example:
+        >>> bottleneck_objective("mine")
+        Traceback (most recent call last):
+        ...
+        ValueError: method must be one of vib, variational_ceb, minibatch, leave_one_out, defensive, got 'mine'
+    """
+    if method not in RATES:
+        raise ValueError(f"method must be one of {', '.join(RATES)}, got {method!r}")
+
+    def loss(forward, params, batch, beta):
+        images, labels, noise = batch
+        code = forward(images, noise)
+        weight = beta / (1 + beta) if method == "vib" else beta
+        return F.cross_entropy(code.logits, labels) + weight * RATES[method](code, labels, params)
+
+    return loss

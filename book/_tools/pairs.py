@@ -8,7 +8,7 @@ outputs. Colab opens it, nbval compares it, the book shows it.
     python book/_tools/pairs.py run FILE ...      only these (.md, .ipynb or stem)
 
 Outputs are stale when a code cell has changed, or a module of `sigreg` that the chapter uses (found through the imports,
-comments and docstrings left out), a data file of the package, or a record in `book/_records` that it names. What they came
+comments and docstrings left out), a data file of the package, or an experiment or a record that it names. What they came
 from is kept in the notebook's metadata. After a change of text, captions or alt texts alone nothing is executed.
 """
 
@@ -129,7 +129,9 @@ def outputs_from(cells, root=ROOT):
     setup, *others = [c for c in cells if c.cell_type == "code"] or [None]  # the setup cell has a check of its own
     parts = {"the code cells": digest(json.dumps([[c.source, c.metadata.get("tags", [])] for c in others]))}
     tree = ast.parse(python_of(cells))
-    waiting, seen = [m for name in names_used(tree) for m in modules_of(name, root)], set()
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    experiments = [f"sigreg.experiments.{p.stem}" for p in (root / "sigreg/experiments").glob("*.py") if p.stem in words]
+    waiting, seen = [m for name in [*names_used(tree), *experiments] for m in modules_of(name, root)], set()
     while waiting:
         module = waiting.pop()
         if module not in seen:
@@ -140,7 +142,6 @@ def outputs_from(cells, root=ROOT):
     data = [p for p in sorted((root / "sigreg").rglob("*")) if p.is_file() and p.suffix not in {".py", ".pyc", ".md"}]
     if seen and data:
         parts["sigreg's data files"] = digest("".join(f"{p.name} {digest(p.read_bytes())}" for p in data))
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for record in sorted((root / "book/_records").rglob("*.*")):
         if record.is_file() and {record.stem, record.name} & words:
             parts[record.relative_to(root).as_posix()] = digest(record.read_bytes())
@@ -416,7 +417,6 @@ def execute(stem, root=ROOT, force=False):
             return True, f"{stem}: text brought over; no code changed, so nothing was executed"
 
     from jupyter_client.kernelspec import KernelSpecManager  # here, because `check` has no use for them
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -431,15 +431,16 @@ def execute(stem, root=ROOT, force=False):
             slow.append(f"  cell {cell_index + 1} took {seconds:.0f} s: {cell.source.strip().splitlines()[0]}")
 
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC})
-    # No registered kernels: "python3" is then the interpreter that runs this tool, whatever else is installed.
-    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(
-        notebook, km=manager, timeout=CELL_TIMEOUT, startup_timeout=CELL_TIMEOUT, record_timing=False,
-        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=on_start, on_cell_executed=on_end,
+        notebook, timeout=CELL_TIMEOUT, startup_timeout=CELL_TIMEOUT, record_timing=False, store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}}, on_cell_start=on_start, on_cell_executed=on_end,
     )  # fmt: skip
+    kernel = client.create_kernel_manager()
+    # No registered kernels: "python3" is then the interpreter that runs this tool, whatever else is installed.
+    kernel.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
+        kernel.transport, kernel.ip, kernel.connection_file = "ipc", f"{scratch}/socket", f"{scratch}/kernel.json"
         try:
             client.execute(env=kernel_environment(root, scratch))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:

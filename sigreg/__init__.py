@@ -1,6 +1,6 @@
 """SIGReg and the information-theoretic losses around it, derived and checked in *Encoders Want to Be Normal*.
 
-Everything exported here needs torch and numpy only; ``sigreg.data`` and ``sigreg.figures`` need the book's extras.
+Everything exported here needs torch and numpy only; data and figures need the extras `sigreg[book]`.
 """
 
 from importlib.metadata import PackageNotFoundError, version

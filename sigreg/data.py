@@ -1,32 +1,35 @@
-r"""FashionMNIST, served by torchvision's own class: a small subset that comes with the package, or all of it.
+r"""FashionMNIST, served by torchvision's own class: a subset that comes with the package, or all of it.
 
-The package carries a stratified subset (600 training and 100 test images of each of the ten classes), so every
+The package carries a stratified subset (600 training and 100 test images of each of the ten classes), so that every
 chapter runs without a network. ``whole=True`` or ``SIGREG_FULL=1`` asks for all 60 000 + 10 000 images. They are
 looked for in
 
-1. ``root``, or else the folder that the environment variable ``SIGREG_DATA`` names,
+1. ``root``, or else the folder that the environment variable ``SIGREG_DATA`` names; where neither is given,
 2. ``data/`` in the working folder or in the one above it (a notebook runs in its own folder),
 3. ``/usr/share/datasets/fashion-mnist``, where Debian's package ``dataset-fashion-mnist`` puts them,
 4. the cache, ``~/.cache/sigreg`` (or ``$XDG_CACHE_HOME/sigreg``),
 
-and otherwise downloaded by torchvision into 1. where it is given, else into 4. A folder may hold the four idx files
-gzipped or not, flat or in torchvision's ``FashionMNIST/raw/``. Whatever is read has been compared with the md5 of the
-unzipped files first; nothing is ever unzipped or downloaded in place, so a killed process leaves no half file behind.
+and otherwise downloaded by torchvision into the folder of 1, or into the cache. A folder may hold the four idx files
+gzipped or not, flat or in torchvision's ``FashionMNIST/raw/``. Whatever is read has first been compared with the md5
+of the unzipped files. Nothing is unzipped or downloaded in place, so a killed process leaves no half file behind.
 
 From the command line:
 
 * ``python -m sigreg.data`` finds or downloads the whole set, checks it, and says where it lies;
-* ``python -m sigreg.data subset`` draws the embedded subset anew from the whole set (maintainers).
+* ``python -m sigreg.data subset`` draws the embedded subset anew from the whole set (for maintainers).
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -68,29 +71,33 @@ _SUBSET = {
 }
 
 
-def fashion_mnist(train: bool, *, whole: bool | None = None, root: str | os.PathLike | None = None) -> "FashionMNIST":
+def fashion_mnist(
+    train: bool, *, whole: bool | None = None, root: str | os.PathLike | None = None
+) -> "FashionMNIST":
     r"""FashionMNIST as torchvision's own data set, normalised: the embedded subset, or all of it.
 
-    Each item is ``(image, label)`` with :math:`\text{image} = (\text{pixel} / 255 - \mathrm{MEAN}) / \mathrm{STD}`.
+    Each item is a pair ``(image, label)`` with
+
+    .. math:: \text{image} = (\text{pixel} / 255 - \mathrm{MEAN}) / \mathrm{STD}.
 
     Args:
         train: the training images (6000 in the subset, 60 000 in all) or the test images (1000, 10 000).
-        whole: ``True`` for all images, ``False`` for the subset; ``None`` means the subset unless ``SIGREG_FULL=1``.
-        root: where the whole set lies, or is downloaded to; for the subset, where it is unzipped (default: a cache).
+        whole: ``True`` for all images, ``False`` for the subset; ``None`` for the subset unless ``SIGREG_FULL=1``.
+        root: where the whole set lies, or is downloaded to; for the subset, where it is unzipped (else a cache).
 
     Returns:
         A ``torchvision.datasets.FashionMNIST``; images ``(1, 28, 28)`` float32, labels ``int``. The raw pixels are
-        ``.data``, ``(N, 28, 28)`` uint8.
+        its ``.data``, ``(N, 28, 28)`` uint8.
 
     Raises:
         TypeError: ``train`` or ``whole`` is not a bool.
         FileNotFoundError: a file is missing, or the whole set is nowhere and cannot be downloaded.
-        ValueError: a file is corrupt or truncated (its md5 differs).
+        ValueError: a file is corrupt or truncated (its md5 differs), or ``root`` is not a folder.
         ImportError: torchvision is missing.
 
-    Reference: Xiao, Rasul and Vollgraf (2017), arXiv 1708.07747.
+    Reference: Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST", arXiv 1708.07747.
 
-    Derived in: nothing to derive; Chapter 1 uses it first.
+    Derived in: Chapter 1, which uses it first.
 
     >>> data = fashion_mnist(train=False, whole=False)
     >>> image, label = data[0]
@@ -115,7 +122,8 @@ def fashion_mnist_tensors(
     r"""All images and labels of :func:`fashion_mnist` as two tensors, at once.
 
     The images are the same, bit for bit, as those that the data set gives one at a time:
-    :math:`(\text{pixel} / 255 - \mathrm{MEAN}) / \mathrm{STD}`.
+
+    .. math:: \text{image} = (\text{pixel} / 255 - \mathrm{MEAN}) / \mathrm{STD}.
 
     Args:
         train: as in :func:`fashion_mnist`.
@@ -123,14 +131,14 @@ def fashion_mnist_tensors(
         root: as in :func:`fashion_mnist`.
 
     Returns:
-        ``(images (N, 1, 28, 28) float32, labels (N,) int64)``, on the CPU.
+        ``images (N, 1, 28, 28)`` float32 and ``labels (N,)`` int64, on the CPU.
 
     Raises:
         TypeError, FileNotFoundError, ValueError, ImportError: as in :func:`fashion_mnist`.
 
-    Reference: Xiao, Rasul and Vollgraf (2017), arXiv 1708.07747.
+    Reference: Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST", arXiv 1708.07747.
 
-    Derived in: nothing to derive; Chapter 1 uses it first.
+    Derived in: Chapter 1, which uses it first.
 
     >>> images, labels = fashion_mnist_tensors(train=False, whole=False)
     >>> images.shape, labels.bincount().tolist()
@@ -164,23 +172,20 @@ def _subset_folder(root=None) -> Path:
 
 
 def _whole_folder(root=None) -> Path:
-    """A folder that torchvision can read the whole set from; searched for, checked, unzipped, or downloaded."""
+    """A folder that torchvision can read the whole set from: searched for, checked, unzipped or downloaded."""
     given = root if root is not None else os.environ.get("SIGREG_DATA") or None
     cache = _cache() / "whole"
-    if given is not None:
-        places = [Path(given).expanduser()]
-    else:
-        places = [Path("data"), Path("..", "data"), DEBIAN]
+    places = [Path("data"), Path("..", "data"), DEBIAN] if given is None else [Path(given).expanduser()]
     for place in places:
         found = _find(place)
         if not found:
             continue
-        missing = [name for name in _WHOLE if name not in found]
-        if missing:
-            raise FileNotFoundError(
-                f"{missing[0]}[.gz] is missing from {place}, where {next(iter(found.values()))} lies: put it there, "
-                f"or delete what is there of FashionMNIST and run {_COMMAND}, which downloads all four files"
-            )
+        for name in _WHOLE:
+            if name not in found:
+                raise FileNotFoundError(
+                    f"{name}[.gz] is missing from {place}, where {next(iter(found.values()))} lies: put it there, "
+                    f"or delete the other FashionMNIST files and run {_COMMAND}, which downloads all four"
+                )
         remedy = f"delete it and run {_COMMAND}"
         if all(path == _raw(place) / name for name, path in found.items()):
             for name, path in found.items():
@@ -189,9 +194,13 @@ def _whole_folder(root=None) -> Path:
         if place == DEBIAN:
             remedy = "reinstall Debian's package dataset-fashion-mnist"
         return _lay_out(found, cache, _WHOLE, remedy)
-    if given is None and all(_is_good(_raw(cache) / name, file) for name, file in _WHOLE.items()):
+    if given is not None:
+        if places[0].exists() and not places[0].is_dir():
+            raise ValueError(f"{'root' if root is not None else 'SIGREG_DATA'} must be a folder, got the file {given}")
+        return _download(places[0], places)
+    if all(_is_good(_raw(cache) / name, file) for name, file in _WHOLE.items()):
         return cache
-    return _download(places[0] if given is not None else cache, searched=[*places, cache][: None if given is None else 1])
+    return _download(cache, [*places, cache])
 
 
 def _raw(folder: Path) -> Path:
@@ -199,7 +208,7 @@ def _raw(folder: Path) -> Path:
 
 
 def _find(folder: Path) -> dict[str, Path]:
-    """Those of the four files that lie in ``folder``: unzipped before gzipped, torchvision's layout before a flat one."""
+    """Those of the four files that lie in ``folder``: unzipped before gzipped, torchvision's layout before flat."""
     found = {}
     for name in _WHOLE:
         for path in (_raw(folder) / name, folder / name, _raw(folder) / f"{name}.gz", folder / f"{name}.gz"):
@@ -235,41 +244,42 @@ def _is_good(path: Path, file: _File) -> bool:
     return path.is_file() and path.stat().st_size == file.size and _md5(path) == file.md5
 
 
-def _check(path: Path, file: _File, remedy: str) -> None:
-    """Raise ValueError if ``path`` is not the file it should be."""
+def _check(path: Path, file: _File, remedy: str, source: Path | None = None) -> None:
+    """Raise ValueError, naming ``source``, if ``path`` is not the file it should be."""
+    source = path if source is None else source
     size = path.stat().st_size
     if size != file.size:
-        raise ValueError(f"{path} holds {size} bytes instead of {file.size}, so it is truncated or foreign: {remedy}")
+        raise ValueError(f"{source} is truncated or foreign ({size} bytes unzipped, not {file.size}): {remedy}")
     md5 = _md5(path)
     if md5 != file.md5:
-        raise ValueError(f"{path} is corrupt (md5 {md5} instead of {file.md5}): {remedy}")
+        raise ValueError(f"{source} is corrupt (md5 {md5} unzipped, not {file.md5}): {remedy}")
 
 
 def _lay_out(found: dict[str, Path], folder: Path, files: dict[str, _File], remedy: str) -> Path:
     """Unzip the ``found`` files into ``folder`` the way torchvision wants them, unless they are there already.
 
-    Each file is written beside its place, checked, and moved there in one step: processes that start together may all
-    do so, and none ever sees half a file.
+    Each is written beside its place, checked, and moved there in one step. Processes that start together may all do
+    so, and none ever sees half a file.
     """
-    todo = [name for name in files if not _is_good(_raw(folder) / name, files[name])]
+    raw = _raw(folder)
+    todo = [name for name in files if not _is_good(raw / name, files[name])]
     if not todo:
         return folder
-    _raw(folder).mkdir(parents=True, exist_ok=True)
+    raw.mkdir(parents=True, exist_ok=True)
+    for left in raw.glob("*.partial"):  # by a process that was killed; a living one is done within the hour
+        with contextlib.suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - 3600:
+                left.unlink()
     with _progress(sum(files[name].size for name in todo), "unzipping FashionMNIST") as bar:
         for name in todo:
-            handle, partial = tempfile.mkstemp(prefix=name, suffix=".partial", dir=_raw(folder))
-            partial = Path(partial)
+            handle, partial = tempfile.mkstemp(prefix=name, suffix=".partial", dir=raw)
             try:
                 with os.fdopen(handle, "wb") as target:
                     _copy(found[name], target, bar, remedy)
-                if not _is_good(partial, files[name]):
-                    raise ValueError(
-                        f"{found[name]} is corrupt: it unzips to {partial.stat().st_size} bytes with md5 {_md5(partial)} "
-                        f"instead of {files[name].size} bytes with md5 {files[name].md5}; {remedy}"
-                    )
-                os.replace(partial, _raw(folder) / name)
+                _check(Path(partial), files[name], remedy, source=found[name])
+                os.replace(partial, raw / name)
             finally:
-                partial.unlink(missing_ok=True)
+                Path(partial).unlink(missing_ok=True)
     return folder
 
 
@@ -288,36 +298,39 @@ def _copy(source: Path, target, bar, remedy: str) -> None:
 
 
 def _progress(total: int, text: str):
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # a package of the extra "book"; without it the work is done all the same
+        return contextlib.nullcontext(SimpleNamespace(update=lambda count: None))
     return tqdm(total=total, desc=text, unit="B", unit_scale=True, delay=0.5, leave=False)
 
 
 def _download(folder: Path, searched: list[Path]) -> Path:
     """Let torchvision download the whole set beside ``folder``, check it, and move it there."""
     datasets, _ = _torchvision()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(suffix=".partial", dir=folder) as partial:
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(suffix=".partial", dir=folder) as partial:
             datasets.FashionMNIST(partial, download=True)
-        except (OSError, RuntimeError) as error:  # no network; a mirror that is down; a download that was cut off
-            raise FileNotFoundError(
-                f"the whole FashionMNIST is not in {', '.join(map(str, searched))}, and downloading it failed "
-                f"({str(error).strip()}): connect to a network and run {_COMMAND}; or put the four idx files in a folder "
-                "and set SIGREG_DATA to it; or do without (unset SIGREG_FULL, whole=False) and use the embedded subset"
-            ) from error
-        _raw(folder).mkdir(parents=True, exist_ok=True)
-        for name, file in _WHOLE.items():
-            _check(_raw(Path(partial)) / name, file, f"the download went wrong; run {_COMMAND} again")
-            os.replace(_raw(Path(partial)) / name, _raw(folder) / name)
+            _raw(folder).mkdir(parents=True, exist_ok=True)
+            for name, file in _WHOLE.items():
+                new = _raw(Path(partial)) / name
+                _check(new, file, f"the download went wrong; run {_COMMAND} again")
+                os.replace(new, _raw(folder) / name)
+    except (OSError, RuntimeError) as error:  # no network, a mirror that is down, a full disk, a read-only folder
+        raise FileNotFoundError(
+            f"the whole FashionMNIST is not in {', '.join(map(str, searched))}, and downloading it to {folder} failed "
+            f"({str(error).strip()}). Connect to a network and run {_COMMAND}; or put the four idx files in a folder "
+            "and set SIGREG_DATA to it; or use the embedded subset (whole=False, SIGREG_FULL unset)"
+        ) from error
     return folder
 
 
 def write_subset(folder: Path = EMBEDDED) -> dict[str, _File]:
     """Draw the embedded subset from the whole set and write it as four idx.gz files; returns their sizes and md5.
 
-    Within each class the images are drawn without replacement with one fixed seed, and keep the order they have in the
-    whole set. The unzipped bytes are the same wherever this runs; the gzipped ones also depend on the zlib in use.
+    Within each class the images are drawn without replacement with one fixed seed, and keep the order of the whole
+    set. The unzipped bytes are the same wherever this runs; the gzipped ones also depend on the zlib in use.
     """
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     written = {}
@@ -328,13 +341,13 @@ def write_subset(folder: Path = EMBEDDED) -> dict[str, _File]:
             members = (data.targets == label).nonzero().squeeze(1)
             chosen.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
         chosen = torch.cat(chosen).sort().values
-        for name, values in (("images-idx3", data.data[chosen]), ("labels-idx1", data.targets[chosen].to(torch.uint8))):
-            # idx: two zero bytes, 8 for unsigned bytes, the number of dimensions, then each size as a big-endian uint32
+        labels = data.targets[chosen].to(torch.uint8)
+        for kind, values in (("images-idx3", data.data[chosen]), ("labels-idx1", labels)):
+            # idx: two zero bytes, 8 for unsigned bytes, the number of dimensions, each size as a big-endian uint32
             header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
             content = header + values.contiguous().numpy().tobytes()
-            name = f"{split}-{name}-ubyte"
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content, 9, mtime=0))
-            written[name] = _File(len(content), hashlib.md5(content).hexdigest())
+            (folder / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(content, 9, mtime=0))
+            written[f"{split}-{kind}-ubyte"] = _File(len(content), hashlib.md5(content).hexdigest())
     return written
 
 

@@ -21,20 +21,19 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
+from matplotlib.transforms import offset_copy
 from PIL import Image
 
 STYLE_FILE = Path(__file__).parent / "sigreg.mplstyle"
 _STYLE = mpl.rc_params_from_file(STYLE_FILE, use_default_template=False)
 
-Colors = namedtuple("Colors", "blue orange green purple sky olive grey")
+Colors = namedtuple("Colors", "blue orange green purple sky brown grey")
 COLORS = Colors(*_STYLE["axes.prop_cycle"].by_key()["color"])
 r"""The colour cycle of the style file, in order and by name: ``COLORS[0]`` is ``COLORS.blue``."""
 
 
 def use_style() -> None:
     """Draw every figure from now on in the book's style.
-
-    Derived in: nothing to derive; ``sigreg.notebook.start`` calls it.
 
     >>> use_style()
     >>> mpl.rcParams["lines.linewidth"]
@@ -77,20 +76,20 @@ def information_plane(ax, *, entropy_y: float, entropy_x: float | None = None, c
     top = _positive("entropy_y", entropy_y)
     right = None if entropy_x is None else _positive("entropy_x", entropy_x)
     if right is not None and right < top:
-        raise ValueError(f"entropy_y must not exceed entropy_x, as I(X;Y) <= H(X); got {top:.4g} > {right:.4g}")
+        raise ValueError(f"entropy_y must be at most entropy_x, as I(X;Y) <= H(X); got {top:.4g} > {right:.4g}")
     far = 1e3 * top if right is None else right
     # add_artist, unlike add_patch and plot, leaves the data limits alone
     ax.add_artist(Polygon([(0, 0), (top, top), (far, top), (far, 0)], facecolor="#EFF4F9", zorder=0))
     border = [(0, 0), (top, top), (far, top)] + ([] if right is None else [(far, 0)])
     ax.add_artist(Line2D(*zip(*border, strict=True), color="#8899AA", linewidth=1, zorder=1))
-    note = dict(color="#5B6B7B", fontsize="small", textcoords="offset points", va="bottom")
-    ax.annotate(cap, (top, top), xytext=(3, 2), ha="left", **note)
-    ax.annotate(
-        "$I(W;Y)=I(X;W)$", (top / 2, top / 2), xytext=(-2, 2), ha="center", rotation=45, rotation_mode="anchor",
-        transform_rotates_text=True, **note,
-    )
+    note = dict(color="#5B6B7B", fontsize="small", va="bottom")
+    ax.text(top, top, cap, transform=offset_copy(ax.transData, ax.figure, 3, 2, "points"), **note)
     if right is not None:
-        ax.annotate("$H(X)$", (right, 0), xytext=(-4, 4), ha="right", **note)
+        inside = offset_copy(ax.transData, ax.figure, -4, 4, "points")
+        ax.text(right, 0, "$H(X)$", ha="right", transform=inside, **note)
+    diagonal = dict(ha="center", rotation=45, rotation_mode="anchor", transform_rotates_text=True)
+    above = offset_copy(ax.transData, ax.figure, -1.5, 1.5, "points")
+    ax.text(top / 2, top / 2, "$I(W;Y)=I(X;W)$", transform=above, **diagonal, **note)
     ax.set_xlim(0, 2.4 * top if right is None else 1.04 * right)
     ax.set_ylim(0, 1.13 * top)
     ax.set_xlabel("rate $I(X;W)$ [nats]")
@@ -126,12 +125,12 @@ def to_ternary(p) -> np.ndarray:
     if p.ndim == 0 or p.shape[-1] != 3:
         raise ValueError(f"p must have shape (..., 3), got {p.shape}")
     if not np.isfinite(p).all() or (p < 0).any() or (abs(p.sum(-1) - 1) > 1e-4).any():
-        raise ValueError("p must hold distributions: finite, non-negative entries, summing to 1 along the last axis")
+        raise ValueError("p must hold distributions: finite, non-negative, summing to 1 along the last axis")
     return p @ _CORNERS
 
 
 def ternary_axes(ax, labels: Sequence[str]):
-    """Prepare ``ax`` as the triangle of all distributions over three outcomes; ``to_ternary`` says where points go.
+    """Prepare ``ax`` as the triangle of all distributions over three outcomes; ``to_ternary`` places the points.
 
     Args:
         ax: matplotlib axes.
@@ -191,8 +190,6 @@ def label_line(ax, line, text: str | None = None, *, x: float | None = None, off
     Raises:
         ValueError: the line has no finite point, or ``x`` lies outside it.
 
-    Derived in: nothing to derive.
-
     >>> import matplotlib.pyplot as plt
     >>> figure, ax = plt.subplots()
     >>> line, = ax.plot([0, 1], [0, 2], label="twice")
@@ -215,8 +212,8 @@ def label_line(ax, line, text: str | None = None, *, x: float | None = None, off
 def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **kwargs) -> list:
     """Name several lines at their right ends, the names moved apart where they would overlap.
 
-    Call it last: it reads the limits of the axes. The names keep the order of the lines' ends and move as little as
-    they can (least squares under a least distance).
+    Call it last: it reads the limits of the axes. The names keep the order of the lines' ends, stay within the height
+    of the axes, and move as little as they can (least squares under a least distance).
 
     Args:
         ax: matplotlib axes.
@@ -229,8 +226,6 @@ def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **k
 
     Raises:
         ValueError: there is no line to label, or one has no finite point.
-
-    Derived in: nothing to derive.
 
     >>> import matplotlib.pyplot as plt
     >>> figure, ax = plt.subplots()
@@ -247,7 +242,8 @@ def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **k
     to_points = 72 / ax.figure.dpi
     heights = np.array([ax.transData.transform(_points(line)[-1])[1] * to_points for line in lines])
     order = np.argsort(heights, kind="stable")
-    least = spacing * FontProperties(size=kwargs.get("fontsize", mpl.rcParams["font.size"])).get_size_in_points()
+    size = kwargs.get("fontsize", mpl.rcParams["font.size"])
+    least = spacing * FontProperties(size=size).get_size_in_points()
     ranks = np.arange(len(lines)) * least
     blocks = []  # pool adjacent violators: (mean, count) of heights less ranks, made non-decreasing
     for value in heights[order] - ranks:
@@ -255,11 +251,12 @@ def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **k
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
             (left, m), (right, n) = blocks[-2:]
             blocks[-2:] = [((m * left + n * right) / (m + n), m + n)]
+    pooled = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+    bottom, top = ax.bbox.y0 * to_points + least / 2, ax.bbox.y1 * to_points - least / 2
     placed = np.empty(len(lines))
-    placed[order] = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks]) + ranks
-    return [
-        label_line(ax, line, offset=(6, shift), **kwargs) for line, shift in zip(lines, placed - heights, strict=True)
-    ]
+    placed[order] = np.clip(pooled, bottom, max(bottom, top - ranks[-1])) + ranks
+    shifts = placed - heights
+    return [label_line(ax, line, offset=(6, shift), **kwargs) for line, shift in zip(lines, shifts, strict=True)]
 
 
 def _points(line) -> np.ndarray:
@@ -299,8 +296,6 @@ def interval(values, level: float = 0.95) -> Interval:
 
     Reference: Student (1908), "The probable error of a mean".
 
-    Derived in: nothing to derive.
-
     >>> found = interval([1.0, 2.0, 3.0])
     >>> print(f"{found.mean:.3f} in [{found.low:.3f}, {found.high:.3f}]")
     2.000 in [-0.484, 4.484]
@@ -311,7 +306,7 @@ def interval(values, level: float = 0.95) -> Interval:
         values = values.detach().cpu().numpy()
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or len(values) < 2:
-        raise ValueError(f"values must hold two or more repetitions along the first axis, got shape {values.shape}")
+        raise ValueError(f"values must hold two or more repetitions along its first axis, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("values holds NaN or infinite entries: leave out the runs that failed, and say so")
     if not 0 < level < 1:
@@ -339,12 +334,12 @@ def player(
 ) -> Player:
     """Figures, one a frame, as a player with slider, play button and keys that loads nothing from outside.
 
-    Nothing moves before the reader asks for it. The arrow keys, Home and End turn the frames; the space bar plays and
-    pauses. Where scripts do not run, the first frame and the caption are shown. Frames are kept without loss, as WebP of
-    what differs from the first one: keep the limits of the axes the same, or everything jumps and the file grows.
+    Nothing moves before the reader asks for it. The arrow keys, Home and End turn the frames; the space bar plays
+    and pauses. Where scripts do not run, the first frame and the caption are shown. Frames are kept without loss, as
+    WebP of what differs from the first: keep the axes' limits the same, or everything jumps and the file grows.
 
-    The same frames give the same bytes on one machine, but FreeType and libwebp differ between machines. So a notebook
-    cell that ends in a player is tagged ``nbval-ignore-output``, with this reason.
+    The same frames give the same bytes on one machine, but FreeType and libwebp differ between machines. So a
+    notebook cell that ends in a player is tagged ``nbval-ignore-output``, with this reason.
 
     Args:
         frames: two or more matplotlib figures of one size; each is closed. A generator keeps one open at a time.
@@ -360,8 +355,6 @@ def player(
         TypeError: a frame is not a matplotlib figure.
         ValueError: fewer than two frames, frames of different size, an empty ``alt`` or ``caption``, ``fps`` not
             positive, or another number of labels than of frames.
-
-    Derived in: nothing to derive; Chapter 1 uses it first.
 
     >>> import matplotlib.pyplot as plt
     >>> def draw(angle):
@@ -383,7 +376,9 @@ def player(
     sizes = {image.shape[1::-1] for image in pixels}
     if len(sizes) > 1:
         raise ValueError(f"frames must all have one size, got {sorted(sizes)} pixels")
-    labels = [f"{k} / {len(pixels)}" for k in range(1, len(pixels) + 1)] if labels is None else list(map(str, labels))
+    if labels is None:
+        labels = [f"{k} / {len(pixels)}" for k in range(1, len(pixels) + 1)]
+    labels = [str(label) for label in labels]
     if len(labels) != len(pixels):
         raise ValueError(f"labels must be one text a frame, got {len(labels)} for {len(pixels)} frames")
     first = pixels[0]
@@ -428,10 +423,11 @@ def _webp(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-# Styles and script are bound to a class and to data-player, never to an id: one player may be shown twice on a page.
-# :where() keeps the styles weaker than those of the page around. A canvas puts the changes on the first frame.
+# Styles and script are bound to a class and to data-player, never to an id: a player may be shown twice on a page.
+# :where() keeps the styles weaker than those of the page around it. A canvas puts the changes on the first frame.
 _PLAYER = """\
-<div class="sigreg-player" data-player="@KEY@" data-lm-suppress-shortcuts="true" role="group" aria-label="Moving figure">
+<div class="sigreg-player" data-player="@KEY@" role="group" aria-label="Moving figure"
+  data-lm-suppress-shortcuts="true">
 <style>
 :where(.sigreg-player figure) { margin: 1em 0; }
 :where(.sigreg-player figcaption) { margin-top: .7em; max-width: 46em; }
@@ -510,7 +506,8 @@ _PLAYER = """\
     root.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const k = +slider.value;
-      const target = { ArrowRight: k + 1, ArrowUp: k + 1, ArrowLeft: k - 1, ArrowDown: k - 1, Home: 0, End: last };
+      const target =
+        { ArrowRight: k + 1, ArrowUp: k + 1, ArrowLeft: k - 1, ArrowDown: k - 1, Home: 0, End: last };
       event.stopPropagation();
       if (event.key in target) turn(target[event.key]);
       else if (event.key === " " && event.target !== button) toggle();

@@ -16,13 +16,11 @@ from sigreg.preset import is_full
 def start() -> None:
     """Set the figures' style and the thread count, and print what the chapter runs on.
 
-    The number of threads is ``OMP_NUM_THREADS`` where that is set: sums of floats depend on it, and stored outputs are
-    made with one thread.
+    The number of threads is ``OMP_NUM_THREADS`` where that is set: the last digits of sums depend on it, and stored
+    outputs are made with one thread.
 
     Raises:
         ValueError: ``OMP_NUM_THREADS`` is not a positive integer.
-
-    Derived in: nothing to derive; it is the first thing in each chapter.
 
     >>> start()
     sigreg ... · Python ... · torch ... · device ... · preset ...
@@ -31,7 +29,7 @@ def start() -> None:
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:
         if not threads.strip().isdigit() or int(threads) < 1:
-            raise ValueError(f"the environment variable OMP_NUM_THREADS must be a positive integer, got {threads!r}")
+            raise ValueError(f"the variable OMP_NUM_THREADS must be a positive integer, got {threads!r}")
         torch.set_num_threads(int(threads))
     try:
         version = importlib.metadata.version("sigreg")
@@ -52,8 +50,6 @@ def say(text: str) -> None:
     Raises:
         TypeError: ``text`` is not a str.
 
-    Derived in: nothing to derive; the chapters use it for their verdicts.
-
     >>> say(f"Twice two is **{2 * 2}**.")
     Twice two is **4**.
     """
@@ -67,8 +63,8 @@ def say(text: str) -> None:
 def glue(name: str, text: str) -> None:
     """Keep a computed text under ``name``, so that other pages can show it with ``{glue:text}``.
 
-    Works where the book's tools (myst_nb) are installed and inside a notebook; anywhere else, as in Colab, it does nothing.
-    The page that shows it writes ``{glue:text}`notebooks/NN_stem::name` ``.
+    Does nothing outside a notebook, or where the book's tools (myst_nb) are not installed, as in Colab. The page that
+    shows the text writes ``{glue:text}`` with the role's content ``notebooks/NN_stem.ipynb::name``.
 
     Args:
         name: a name, unique in the book.
@@ -76,8 +72,6 @@ def glue(name: str, text: str) -> None:
 
     Raises:
         TypeError: ``name`` or ``text`` is not a str.
-
-    Derived in: nothing to derive; the claims page shows what chapters glue.
 
     >>> glue("answer", f"{42:d}")
     """
@@ -93,4 +87,4 @@ def glue(name: str, text: str) -> None:
 
 def _require_str(name, value):
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {type(value).__name__}: format the number first, e.g. f'{{value:.3g}}'")
+        raise TypeError(f"{name} must be a str, got {type(value).__name__}: format it first, as in f'{{value:.3g}}'")

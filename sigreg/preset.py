@@ -9,8 +9,6 @@ def is_full() -> bool:
     Raises:
         ValueError: ``SIGREG_FULL`` is set to something other than 0 or 1.
 
-    Derived in: nothing to derive; "How to read" says what each preset costs.
-
     >>> is_full() in {True, False}
     True
     """

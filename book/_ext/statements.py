@@ -85,7 +85,7 @@ class Box(NamedTuple):
 class Mention(NamedTuple):
     anchor: str
     text: str
-    line: int | None
+    where: str | None
 
 
 class statement(nodes.General, nodes.Element):
@@ -169,9 +169,7 @@ def _name_nodes(strong: nodes.strong, label: str) -> list[nodes.Node]:
 
 
 def _title(label: str, name: list[nodes.Node] | None, anchor: str | None) -> nodes.paragraph:
-    title = nodes.paragraph(
-        "", "", nodes.inline("", label, classes=["statement-label"]), classes=["statement-title"]
-    )
+    title = nodes.paragraph("", "", nodes.inline("", label, classes=["statement-label"]), classes=["statement-title"])
     if name:
         title += [nodes.Text(" "), nodes.inline("", "", *name, classes=["statement-name"])]
     if anchor:
@@ -195,9 +193,7 @@ def label_folds(document: nodes.document, docname: str) -> None:
     """Give ``<details>`` the class of its summary (proof, solution, ...); it must close where it opened."""
     for parent in {id(raw.parent): raw.parent for raw in document.findall(nodes.raw)}.values():
         depth = 0
-        for raw in [
-            child for child in parent.children if isinstance(child, nodes.raw) and child["format"] == "html"
-        ]:
+        for raw in [child for child in parent.children if isinstance(child, nodes.raw) and child["format"] == "html"]:
             depth += len(re.findall(r"<details\b", raw.astext())) - raw.astext().count("</details>")
             match = re.match(r"<details>\s*<summary>\s*(?:<\w+>)*(\w+)", raw.astext())
             if match:
@@ -206,9 +202,7 @@ def label_folds(document: nodes.document, docname: str) -> None:
                 new.source, new.line = raw.source, raw.line
                 raw.replace_self(new)
         if depth:
-            _warn(
-                "a <details> opens and does not close in the same section, list or box", docname, parent.line
-            )
+            _warn("a <details> opens and does not close in the same section, list or box", docname, parent.line)
 
 
 # Mentions ----------------------------------------------------------------------------------------------
@@ -234,17 +228,13 @@ def link_mentions(document: nodes.document, docname: str) -> list[Mention]:
 
 def _is_prose(node: nodes.Node | None) -> bool:
     while node is not None:
-        if isinstance(node, NOT_PROSE) or "statement-title" in getattr(node, "attributes", {}).get(
-            "classes", []
-        ):
+        if isinstance(node, NOT_PROSE) or "statement-title" in getattr(node, "attributes", {}).get("classes", []):
             return False
         node = node.parent
     return True
 
 
-def _link(
-    child: nodes.Node, docname: str, parent: nodes.Element, mentions: list[Mention]
-) -> list[nodes.Node]:
+def _link(child: nodes.Node, docname: str, parent: nodes.Element, mentions: list[Mention]) -> list[nodes.Node]:
     if not isinstance(child, nodes.Text):
         return [child]
     pieces, position = [], 0
@@ -254,7 +244,9 @@ def _link(
             # The first link covers the word too, the others their number only.
             start = match.start() if index == 0 else match.start(group) + number.start()
             end = match.start(group) + number.end()
-            mentions.append(Mention(anchor_of(kind, number[0]), f"{kind} {number[0]}", _line(parent)))
+            mentions.append(
+                Mention(anchor_of(kind, number[0]), f"{kind} {number[0]}", logging.get_node_location(parent))
+            )
             link = pending_xref(
                 "", nodes.inline("", str(child[start:end])), refdomain="statement", reftype="mention",
                 reftarget=mentions[-1].anchor, refdoc=docname, refexplicit=True, refwarn=False,
@@ -262,12 +254,6 @@ def _link(
             pieces += [nodes.Text(child[position:start]), link]
             position = end
     return [*pieces, nodes.Text(child[position:])] if pieces else [child]
-
-
-def _line(node: nodes.Node | None) -> int | None:
-    while node is not None and node.line is None:
-        node = node.parent
-    return node.line if node is not None else None
 
 
 # The register of all pages -----------------------------------------------------------------------------
@@ -325,14 +311,14 @@ class StatementDomain(Domain):
         known = self.targets()
         kinds = {(b.chapter, b.number): b.label for boxes in self.data["boxes"].values() for b in boxes
                  if b.kind != "Exercise"}  # fmt: skip
-        for docname, mentions in sorted(self.data["mentions"].items()):
-            for anchor, text, line in mentions:
+        for _, mentions in sorted(self.data["mentions"].items()):
+            for anchor, text, where in mentions:
                 if anchor in known or text.startswith("Chapter"):
                     continue
                 kind, number = text.split()
                 other = kinds.get(tuple(map(int, number.split(".")))) if kind != "Exercise" else None
                 hint = f" ({number} is {other})" if other else ""
-                _warn(f"{text} is mentioned and does not exist{hint}", docname, line)
+                logger.warning(f"{text} is mentioned and does not exist{hint}", location=where, type="statements")
 
     def _check_numbers(self) -> None:
         first: dict[str, str] = {}
@@ -377,9 +363,7 @@ def rewrite_mentions(app, env) -> list[str]:
     before, now = domain.data["published"], domain.targets()
     domain.data["published"] = now
     changed = {anchor for anchor in before.keys() | now.keys() if before.get(anchor) != now.get(anchor)}
-    return [
-        page for page, found in domain.data["mentions"].items() if any(m.anchor in changed for m in found)
-    ]
+    return [page for page, found in domain.data["mentions"].items() if any(m.anchor in changed for m in found)]
 
 
 def number_figures(app, env) -> list[str]:

@@ -34,9 +34,9 @@ PREFACE = """# Claims
 *What is claimed, where this book derives, checks and runs it, and what came out.*
 
 The claims are the papers'; the wording is ours, and so are all derivations and experiments. Of Domb's paper
-only the abstracts were available to us: its own theorems, proofs, architectures and figures are unknown to us,
-and where several routes fit a claim we give them all. A claim that does not hold at our scale is reported as it
-stands, with the region where it does hold if there is one.
+only the abstracts were available to us: its own theorems, proofs, architectures and figures are unknown to
+us, and where several routes fit a claim we give them all. A claim that does not hold at our scale is reported
+as it stands, with the region where it does hold if there is one.
 """
 
 

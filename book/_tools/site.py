@@ -36,9 +36,7 @@ VERBATIM = {"script", "style", "pre", "code", "kbd", "samp", "textarea", "templa
 
 CSS_LOAD = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
 UNRENDERED = {
-    "a MyST role or directive": re.compile(
-        r"\{[a-z][\w:+-]*\}`|`{3,}|:{3,}\s*\{|\{(?:note|tip|figure|code-cell)\}"
-    ),
+    "a MyST role or directive": re.compile(r"\{[a-z][\w:+-]*\}`|`{3,}|:{3,}\s*\{|\{code-cell\}"),
     "TeX": re.compile(r"\$|\\[()\[\]]|\\(?:begin|end|frac|mathbb|sum|log|beta)\b"),
     "Markdown": re.compile(r"\*\*\S|\S\*\*|\]\(\S+\)"),
     "HTML": re.compile(r"</?(?:details|summary|div|span|br)\b"),
@@ -77,9 +75,7 @@ class Page(HTMLParser):
             self.loads.append((line, have.get("href", "")))
         for name in LOADING.get(tag, []):
             if name == "srcset":
-                self.loads += [
-                    (line, part.split()[0]) for part in have.get(name, "").split(",") if part.strip()
-                ]
+                self.loads += [(line, part.split()[0]) for part in have.get(name, "").split(",") if part.strip()]
             elif have.get(name):
                 self.loads.append((line, have[name]))
         if tag == "img":
@@ -90,7 +86,7 @@ class Page(HTMLParser):
         if "style" in have:
             self.css.append((line, have["style"]))
         if tag not in VOID:
-            self._open.append((tag, tag in VERBATIM or "math" in have.get("class", "").split()))
+            self._open.append((tag, tag in VERBATIM or bool({"math", "sig"} & set(have.get("class", "").split()))))
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)
@@ -105,6 +101,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._open and self._open[-1][0] == "style":
             self.css.append((self.getpos()[0], data))
+        elif re.fullmatch(r"\*{1,2}\w+", data):
+            pass  # a parameter such as **kwargs
         elif data.strip() and not any(verbatim for _, verbatim in self._open):
             self.text.append((self.getpos()[0], data))
 
@@ -136,9 +134,7 @@ def target_of(name: str, address: str) -> str | None:
 
 
 def css_loads(css: str) -> list[str]:
-    return [
-        first or second for first, second in CSS_LOAD.findall(re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL))
-    ]
+    return [first or second for first, second in CSS_LOAD.findall(re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL))]
 
 
 def check_loads(root: Path, name: str, page: Page) -> list[str]:
@@ -224,11 +220,7 @@ def weight(root: Path, name: str, page: Page) -> int:
         files.add(file)
         if file.endswith(".css"):
             css = (root / file).read_text(encoding="utf-8")
-            queue += [
-                target
-                for load in css_loads(css)
-                if (target := target_of(file, load)) and load.endswith("woff2")
-            ]
+            queue += [target for load in css_loads(css) if (target := target_of(file, load)) and load.endswith("woff2")]
     return sum(sent_size(root / file) for file in files)
 
 
@@ -240,9 +232,7 @@ def check_weights(root: Path, pages: dict[str, Page]) -> list[str]:
         if size > LARGEST_WEIGHT
     ]
     if weights and (median := statistics.median(weights.values())) > MEDIAN_WEIGHT:
-        problems.append(
-            f"the median page weighs {median / 1e6:.2f} MB, at most {MEDIAN_WEIGHT / 1e6:.0f} allowed"
-        )
+        problems.append(f"the median page weighs {median / 1e6:.2f} MB, at most {MEDIAN_WEIGHT / 1e6:.0f} allowed")
     return problems
 
 
@@ -252,9 +242,7 @@ def check(root: Path) -> list[str]:
         return [f"{root}: no page found; build the book first"]
     problems = check_style_sheets(root)
     for name, page in pages.items():
-        problems += (
-            check_loads(root, name, page) + check_links(root, name, page, pages) + check_ids(name, page)
-        )
+        problems += check_loads(root, name, page) + check_links(root, name, page, pages) + check_ids(name, page)
         problems += check_pictures(name, page) + check_text(name, page)
     return problems + check_weights(root, pages)
 

@@ -81,9 +81,7 @@ def problems(data: dict, chapters: Chapters) -> list[str]:
         name, verdict = claim["id"], claim.get("verdict")
         if verdict not in VERDICTS:
             found.append(f'{name}: verdict "{verdict}" is not one of: {", ".join(VERDICTS)}')
-        found += [
-            f"{name}: no {part}" for part in ("claim", "reason") if not str(claim.get(part) or "").strip()
-        ]
+        found += [f"{name}: no {part}" for part in ("claim", "reason") if not str(claim.get(part) or "").strip()]
         if claim.get("chapter") not in data["chapters"]:
             found.append(f"{name}: chapter {claim.get('chapter')} has no title under `chapters`")
         for part in ANSWERS:
@@ -92,9 +90,7 @@ def problems(data: dict, chapters: Chapters) -> list[str]:
                 found.append(f'{name}: verdict "{verdict}" without {part}')
             for reference in references:
                 if part == "derivation" and not STATEMENT.fullmatch(reference):
-                    found.append(
-                        f'{name}: derivation "{reference}" is not a statement such as "Proposition 1.2"'
-                    )
+                    found.append(f'{name}: derivation "{reference}" is not a statement such as "Proposition 1.2"')
                 elif not chapters.has(reference):
                     found.append(f'{name}: {part} "{reference}" does not exist in the chapters')
     return found
@@ -104,14 +100,12 @@ def render(data: dict, chapters: Chapters) -> str:
     claims = data["claims"]
     parts = [PREFACE, "The claims come from three papers:\n"]
     parts += [f"- **{letter}**: {source}" for letter, source in data["sources"].items()]
-    parts.append("\n## Overview\n")
+    parts.append("\n## Overview\n\n:::{div} claims-overview")
     for verdict, meaning in VERDICTS.items():
-        chips = " ".join(
-            f"[{claim['id']}](#claim-{claim['id'].lower()})"
-            for claim in sorted(claims, key=lambda claim: IDS.index(claim["id"]))
-            if claim["verdict"] == verdict
-        )
-        parts += [_chip(verdict), f": {meaning}\n", f"  {chips or 'None.'}\n"]
+        names = sorted((claim["id"] for claim in claims if claim["verdict"] == verdict), key=IDS.index)
+        parts += [_chip(verdict), f": {meaning}\n"]
+        parts += ["  " + " · ".join(f"[{name}](#claim-{name.lower()})" for name in names) + "\n"] if names else []
+    parts.append(":::\n")
     for number, title in data["chapters"].items():
         here = [claim for claim in claims if claim["chapter"] == number]
         if here:
@@ -139,9 +133,7 @@ def _card(claim: dict, chapters: Chapters) -> str:
 
 
 def load(root: Path = ROOT) -> tuple[dict, Chapters]:
-    return yaml.safe_load((root / "book/claims.yml").read_text(encoding="utf-8")), Chapters(
-        root / "notebooks"
-    )
+    return yaml.safe_load((root / "book/claims.yml").read_text(encoding="utf-8")), Chapters(root / "notebooks")
 
 
 def check(root: Path = ROOT) -> list[str]:

@@ -1,0 +1,136 @@
+"""The checks of the built pages: a small sound site passes, and every way of breaking it is caught."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).resolve().parents[1] / "book" / "_tools" / "site.py"
+spec = importlib.util.spec_from_file_location("book_site", TOOL)
+site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(site)
+
+PAGE = """<!DOCTYPE html>
+<html><head><title>One</title>
+<link rel="stylesheet" href="_static/style.css?digest=1">
+<link rel="canonical" href="https://example.org/one.html">
+<script src="_static/script.js"></script></head>
+<body><a href="index.html"><img class="logo__image" src="_static/logo.svg" alt="">Book</a>
+<article><h1 id="one">One</h1>
+<p>Text with <span class="math">\\(x^2\\)</span> and <code>$HOME **bold** {role}`x`</code>, for 5 % of readers.</p>
+<p><a href="two.html#second">Two</a> <a href="#one">here</a> <a href="https://example.org/">out</a></p>
+<figure><img src="_images/curve.png" alt="A curve that rises and levels off"></figure>
+<div style="background: url(data:image/png;base64,AAAA)"></div>
+<dl><dt class="sig">f(<em>**kwargs</em>)</dt><dd><strong>**kwargs</strong> pass on</dd></dl>
+</article></body></html>
+"""
+FILES = {
+    "one.html": PAGE,
+    "two.html": '<html><body><article><h2 id="second">Two</h2></article></body></html>',
+    "index.html": '<meta http-equiv="Refresh" content="0; url=one.html" />',
+    "_static/style.css": "/* @import 'http://old.example' */ @font-face { src: url('font.woff2') }",
+    "_static/script.js": "// see https://example.org\n",
+    "_static/logo.svg": "<svg/>",
+    "_static/font.woff2": "font",
+    "_static/theme-macros.html": "<p>$ not a page of the book</p>",
+    "_images/curve.png": "picture",
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    def write(**changed):
+        for name, text in {**FILES, **changed}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_a_sound_site_has_no_problem(tree):
+    assert site.check(tree()) == []
+
+
+ARTICLE = "</article>"
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', "one.html:13: loads from another host"),
+        ('<script src="//cdn.example/x.js"></script>', "loads from another host: //cdn.example/x.js"),
+        ('<link rel="preconnect" href="https://fonts.example">', "loads from another host"),
+        ('<link rel="shortcut icon" href="https://cdn.example/i.ico">', "loads from another host"),
+        ('<iframe src="https://video.example"></iframe>', "loads from another host"),
+        ('<video poster="https://video.example/p.png"></video>', "loads from another host"),
+        ('<svg><use xlink:href="https://cdn.example/s.svg#a"/></svg>', "loads from another host"),
+        ('<img alt="A curve that falls" srcset="_images/curve.png 1x, https://cdn.example/2.png 2x">', "another host"),
+        ("<style>@import url('https://fonts.example/f.css');</style>", "loads from another host"),
+        ('<p style="background: url(//cdn.example/p.png)">x</p>', "loads from another host"),
+        ('<script src="_static/gone.js"></script>', "loads a file that does not exist: _static/gone.js"),
+        ('<a href="three.html">x</a>', "link to a page that does not exist: three.html"),
+        ('<a href="two.html#third">x</a>', "link to an anchor that does not exist: two.html#third"),
+        ('<a href="#gone">x</a>', "link to an anchor that does not exist: #gone"),
+        ('<form action="gone.html"></form>', "link to a page that does not exist: gone.html"),
+        ('<img src="_images/curve.png">', "picture without a description"),
+        ('<img src="_images/curve.png" alt=" ">', "picture without a description"),
+        ('<img src="_images/curve.png" alt="../_images/d2dc545311d8f246.png">', "description says nothing"),
+        ('<img src="_images/curve.png" alt="a curve">', "description says nothing"),
+        ("<p>Let $x$ be</p>", "TeX was not rendered"),
+        ("<p>Let \\(x\\) be</p>", "TeX was not rendered"),
+        ("<p>the sum \\frac{1}{2}</p>", "TeX was not rendered"),
+        ("<p>see {numref}`fig-x`</p>", "a MyST role or directive was not rendered"),
+        ("<p>```{note}</p>", "a MyST role or directive was not rendered"),
+        ("<p>a **bold** word</p>", "Markdown was not rendered"),
+        ("<p>a [link](there.md)</p>", "Markdown was not rendered"),
+        ("<p>&lt;details&gt;</p>", "HTML was not rendered"),
+        ('<p id="one">x</p>', 'the id "one" is used 2 times'),
+    ],
+)
+def test_each_defect_is_caught_once(tree, added, message):
+    problems = site.check(tree(**{"one.html": PAGE.replace(ARTICLE, added + ARTICLE)}))
+    assert len(problems) == 1, problems
+    assert message in problems[0]
+
+
+def test_style_sheets_may_not_load_from_elsewhere(tree):
+    problems = site.check(tree(**{"_static/style.css": '@import "https://fonts.example/f.css";'}))
+    assert problems == ["_static/style.css: loads from another host: https://fonts.example/f.css"]
+
+
+def test_a_redirect_must_lead_somewhere(tree):
+    problems = site.check(tree(**{"index.html": '<meta http-equiv="Refresh" content="0; url=gone.html" />'}))
+    assert any("index.html:1: link to a page that does not exist: gone.html" in line for line in problems)
+
+
+def test_an_empty_folder_is_not_a_site(tmp_path):
+    assert site.check(tmp_path) == [f"{tmp_path}: no page found; build the book first"]
+
+
+def test_weights_count_what_the_page_loads(tree):
+    root = tree()
+    pages = site.pages_of(root)
+    light = site.weight(root, "one.html", pages["one.html"])
+    # Text counts as sent (gzipped), pictures and the style sheet's font as they are.
+    assert light > len("picture") + len("font")
+    (root / "_images/curve.png").write_bytes(bytes(3_100_000))
+    site.sent_size.cache_clear()
+    assert site.weight(root, "one.html", pages["one.html"]) == light + 3_100_000 - len("picture")
+    assert [line for line in site.check(root) if line.startswith("one.html: weighs 3.10 MB")]
+    for name in ("two.html", "one.html"):
+        (root / name).write_text(PAGE.replace('id="one"', 'id="second"').replace("#one", "#second"))
+    assert any("the median page weighs 3.10 MB" in line for line in site.check(root))
+    site.sent_size.cache_clear()
+
+
+def test_mathjax_is_not_weighed(tree):
+    root = tree(**{"_static/mathjax/tex.js": "x" * 100})
+    heavier = PAGE.replace("</head>", '<script src="_static/mathjax/tex.js"></script></head>')
+    page = tree(**{"one.html": heavier})
+    loads = site.pages_of(page)["one.html"]
+    assert any("mathjax" in address for _, address in loads.loads)
+    before = site.weight(root, "one.html", loads)
+    (root / "_static/mathjax/tex.js").write_text("y" * 50_000)
+    assert site.weight(root, "one.html", loads) == before

@@ -1,6 +1,9 @@
 """The checks of the built pages: a small sound site passes, and every way of breaking it is caught."""
 
 import importlib.util
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,24 @@ def test_mathjax_is_not_weighed(tree):
     before = site.weight(root, "one.html", loads)
     (root / "_static/mathjax/tex.js").write_text("y" * 50_000)
     assert site.weight(root, "one.html", loads) == before
+
+
+def test_the_foot_of_a_page_names_release_commit_and_date(tmp_path):
+    spec = importlib.util.spec_from_file_location("provenance", TOOL.parents[1] / "_ext" / "provenance.py")
+    provenance = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(provenance)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1.2.3"\n')
+    # No git: the release alone, and nothing that depends on the machine or the day.
+    assert provenance.line(tmp_path, "https://example.org/r") == '<p class="provenance">Release 1.2.3</p>'
+    identity = {
+        "GIT_AUTHOR_NAME": "A",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "A",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
+    when = {"GIT_AUTHOR_DATE": "2026-03-04T12:00:00Z", "GIT_COMMITTER_DATE": "2026-03-04T12:00:00Z"}
+    environment = {**os.environ, **identity, **when}
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, env=environment, check=True)
+    found = provenance.line(tmp_path, "https://example.org/r")
+    assert re.search(r'commit <a href="https://example.org/r/commit/[0-9a-f]{40}">[0-9a-f]{10}</a> · 2026-03-04', found)

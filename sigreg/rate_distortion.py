@@ -14,7 +14,7 @@ All quantities are in nats.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -263,14 +263,22 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     codes = []
     for part in beta.sort().values.split(chunk):
         codes += _solve(source, part, search, tolerance, max_rounds)
-    if n_codewords is not None:
-        codes = _restrict(source, beta.sort().values, codes, n_codewords)
-    back = beta.argsort(stable=True).argsort()
-    return _curve(source, betas, [codes[i] for i in back.tolist()], search, n_codewords, tolerance, joint)
+    back = beta.argsort(stable=True).argsort()  # to the order of the caller
+    gap = torch.tensor([code.gap for code in codes]).to(beta)
+    if n_codewords is None:
+        weight, q = _pad([_tidy(replace(code, new_weight=code.weight[:0], new_q=code.q[:0]), 0) for code in codes])
+        converged = torch.tensor([code.gap <= tolerance or code.calm >= 2 for code in codes], device=joint.device)
+    else:
+        weight, q, change = _restrict(source, beta.sort().values, codes, n_codewords)
+        converged = (change <= tolerance / 20).to(joint.device)
+        gap = _missing(source, weight, q, beta.sort().values, search, list(q[:, :16]), tolerance)[0]
+        weight, q = (torch.nn.functional.pad(weight, (0, n_codewords - weight.shape[1])), q)
+    return _curve(source, joint, betas, weight[back], q[back], gap[back], converged[back.to(joint.device)])
 
 
 _COVER = 256  # the finest code of a problem with more inputs starts from a cover of this many of them
 _SEARCH_ROWS = 256  # single inputs from which a missing codeword is searched
+_NEW = 64  # the most codewords added to a code in one round
 _CHUNK = 1 << 24  # numbers held at once in the largest tensor: 128 MB
 
 
@@ -341,17 +349,16 @@ class _Source:
         """log sum_w p(w) exp(beta sum_y p(y|x) log q_w(y)), (B, X)."""
         return torch.logsumexp(self._scores(q, beta) + weight.clamp_min(TINY).log()[:, :, None], 1)
 
-    def likelihood(self, q, log_partition, beta):
-        """p(x) exp(-beta d(x, q)) / Z(x), (B, S, X): its sum over x is G(q)."""
-        return self._scores(q, beta).sub_(log_partition[:, None, :]).exp_().mul_(self.px)
-
     def climb(self, q, log_partition, beta, steps):
-        """Raise G(q) by the decoder's half of the step, which can only raise it; returns G (B, S) and q (B, S, Y)."""
-        for _ in range(steps):
-            terms = self.likelihood(q, log_partition, beta)
-            g = terms.sum(2)
-            q, before = (terms @ self.p) / g[:, :, None].clamp_min(TINY), q
-        return g, before, q
+        """Raise G(q) by the decoder's half of the step, which cannot lower it; log G (B, S) and q (B, S, Y)."""
+        for step in range(steps + 1):
+            if step:
+                terms = terms.sub_(g[:, :, None]).exp_()
+                q = terms @ self.p
+                q = q / q.sum(2, keepdim=True)
+            terms = self._scores(q, beta).add_((self.px.log() - log_partition)[:, None, :])
+            g = torch.logsumexp(terms, 2)
+        return g, q
 
     def _scores(self, q, beta):
         return torch.matmul(q.clamp_min(TINY).log() * beta[:, None, None], self.p.T)
@@ -363,29 +370,42 @@ def _divergence(r, p):
     return (p * (torch.where(u > -1, (1 + u) * torch.log1p(u.clamp_min(-1 + 1e-16)), 0.0) - u)).sum(0)
 
 
+@dataclass
+class _Code:
+    """A code on its way: weights (K,), predictions (K, Y), what the certificate would add, Phi, gap, calm rounds."""
+
+    weight: torch.Tensor
+    q: torch.Tensor
+    new_weight: torch.Tensor
+    new_q: torch.Tensor
+    phi: float = math.inf
+    gap: float = math.inf
+    calm: int = 0
+
+
 def _solve(source, beta, search, tolerance, max_rounds):
-    """Certified codes [(weight (K,), q (K, Y), gap, done)] for an increasing tensor of betas."""
+    """Codes for an increasing tensor of betas, with as many codewords as are needed."""
     q = source.p[source.cover(_COVER)]
     nearest = (source.p.sqrt() @ q.sqrt().T).argmax(1)
     weight = torch.zeros(len(q)).to(q).index_add_(0, nearest, source.px)
     weight, q = weight.expand(len(beta), -1), q.expand(len(beta), -1, -1)
     for _ in range(16):
         _, weight, q = source.step(weight, q, beta)
-    codes = [(weight[b], q[b], math.inf) for b in range(len(beta))]
+    codes = [_Code(weight[b], q[b], weight[b, :0], q[b, :0]) for b in range(len(beta))]
     active = list(range(len(beta)))
     for round_ in range(max_rounds):
-        # Codes that have met differ by rounding; at first they are still on their way to each other.
-        reach = 1e-3 if round_ == 0 else 1e-7
-        codes = [_drop(*_merge(*code[:2], reach / beta[b]), 1e-9) + (code[2],) if b in active else code
-                 for b, code in enumerate(codes)]
+        for b in active:  # codes that have met differ by rounding, but at first they are still on their way
+            codes[b] = _tidy(codes[b], (1e-3 if round_ == 0 else 1e-7) / beta[b])
         for group in _by_size(active, codes):
-            weight, q = _pad([codes[b][:2] for b in group])
-            weight, q = _accelerate(source, weight, q, beta[group], 30)
-            hints = _pad([_neighbours(codes, b) for b in group])[1]
-            weight, q, gap = _grow(source, weight, q, beta[group], search, hints, tolerance)
+            weight, q = _pad([codes[b] for b in group])
+            weight, q, phi = _accelerate(source, weight, q, beta[group], 10 if round_ == 0 else 30)
+            gap, new_weight, new_q = _missing(
+                source, weight, q, beta[group], search, [_neighbours(codes, b) for b in group], tolerance
+            )
             for i, b in enumerate(group):
-                codes[b] = (weight[i], q[i], gap[i].item())
-        active = [b for b in active if codes[b][2] > tolerance]
+                calm = codes[b].calm + 1 if codes[b].phi - phi[i] <= tolerance / 20 else 0
+                codes[b] = _Code(weight[i], q[i], new_weight[i], new_q[i], phi[i].item(), gap[i].item(), calm)
+        active = [b for b in active if codes[b].gap > tolerance and codes[b].calm < 2]
         if not active:
             break
     return codes
@@ -395,48 +415,50 @@ def _by_size(active, codes):
     """Groups of betas whose codes have similar size, so that one padded batch wastes little."""
     groups = {}
     for b in active:
-        groups.setdefault(round(math.log2(len(codes[b][0]))), []).append(b)
+        groups.setdefault(round(math.log2(len(codes[b].weight))), []).append(b)
     return groups.values()
 
 
 def _neighbours(codes, b):
-    """The heaviest codewords of the betas on both sides."""
+    """The heaviest codewords of the betas on both sides, (16, Y) each."""
     near = [codes[c] for c in (b - 1, b + 1) if 0 <= c < len(codes)] or [codes[b]]
-    weight, q = torch.cat([c[0][:16] for c in near]), torch.cat([c[1][:16] for c in near])
-    return weight, q
+    return torch.cat([code.q[:16] for code in near])
 
 
 def _pad(codes):
     """Stack codes of different size: unused codewords have weight zero and repeat the first prediction."""
-    size = max(len(weight) for weight, _ in codes)
-    weights = [torch.nn.functional.pad(weight, (0, size - len(weight))) for weight, _ in codes]
-    qs = [torch.cat([q, q[:1].expand(size - len(q), -1)]) for _, q in codes]
-    return torch.stack(weights), torch.stack(qs)
+    size = max(len(code.weight) for code in codes)
+    weights = [torch.nn.functional.pad(code.weight, (0, size - len(code.weight))) for code in codes]
+    return torch.stack(weights), _stack([code.q for code in codes])
 
 
-def _merge(weight, q, reach):
-    """Join each codeword to the heaviest one within squared distance ``reach`` of it, at their centroid."""
+def _stack(predictions):
+    size = max(len(q) for q in predictions)
+    return torch.stack([torch.cat([q, q[:1].expand(size - len(q), -1)]) for q in predictions])
+
+
+def _tidy(code, reach, floor=1e-9):
+    """Add what is missing, join codewords within squared distance ``reach`` of a heavier one, drop those under ``floor``.
+
+    The certificate brings back what was needed.
+    """
+    weight = torch.cat([code.weight * (1 - code.new_weight.sum()), code.new_weight])
     order = weight.argsort(descending=True)
-    weight, q = weight[order], q[order]
+    weight, q = weight[order], torch.cat([code.q, code.new_q])[order]
     root = q.sqrt()
-    close = 2 - 2 * root @ root.T < reach
-    free = torch.ones_like(weight, dtype=torch.bool)
-    into = torch.arange(len(weight), device=weight.device)
-    for k in range(len(weight)):
+    close = (2 - 2 * root @ root.T < reach).cpu()
+    into, free = torch.arange(len(weight)), torch.ones(len(weight), dtype=torch.bool)
+    for k in close.triu(1).any(1).nonzero().flatten().tolist():
         if free[k]:
             joined = close[k] & free
             into[joined] = k
             free &= ~joined
-            free[k] = False
+    into = into.to(q.device)
     total = torch.zeros_like(weight).index_add_(0, into, weight)
-    q = torch.zeros_like(q).index_add_(0, into, q * weight[:, None]) / total.clamp_min(TINY)[:, None]
-    return total, q
-
-
-def _drop(weight, q, floor):
-    """Leave out codewords lighter than ``floor``; the certificate brings back any that was needed."""
-    keep = weight > floor
-    return weight[keep] / weight[keep].sum(), q[keep]
+    q = torch.zeros_like(q).index_add_(0, into, q * weight[:, None])
+    keep = total > floor
+    weight, q = total[keep] / total[keep].sum(), q[keep] / total[keep][:, None]
+    return replace(code, weight=weight, q=q, new_weight=weight[:0], new_q=q[:0])
 
 
 def _accelerate(source, weight, q, beta, steps, memory=8):
@@ -456,13 +478,13 @@ def _accelerate(source, weight, q, beta, steps, memory=8):
     theta = safe = pack(weight, q)
     least = torch.full_like(beta, math.inf)
     moves, images = [], []  # changes of the residual and of the image between iterations
-    for _ in range(steps):
+    for iteration in range(steps):
         phi, weight, q = source.step(*unpack(theta), beta)
         worse = phi > least + 1e-13
         least = torch.where(worse, least, phi)
         image = pack(weight, q)
         residual = image - theta
-        if moves is not None and _ > 0:
+        if iteration > 0:
             moves.append(torch.where(worse[:, None], 0, residual - last[0]))
             images.append(torch.where(worse[:, None], 0, image - last[1]))
             moves, images = moves[-memory:], images[-memory:]
@@ -479,32 +501,94 @@ def _accelerate(source, weight, q, beta, steps, memory=8):
             theta = image
         theta = torch.where(worse[:, None], safe, theta)
         safe = torch.where(worse[:, None], safe, image)
-    return unpack(safe)
+    return *unpack(safe), least
 
 
-def _grow(source, weight, q, beta, search, hints, tolerance):
-    """Add the codewords that the certificate asks for, with the weight that a Newton step gives them."""
+def _missing(source, weight, q, beta, search, hints, tolerance):
+    """Certified gap (B,), and the codewords that would lower Phi with the weights that a Newton step gives them."""
     log_partition = source.log_partition(weight, q, beta)
-    points = torch.cat([search.expand(len(beta), -1, -1), hints], 1)
-    g, _, points = source.climb(points, log_partition, beta, 1)
-    lead = g.topk(min(12, g.shape[1]), 1).indices
-    points = torch.cat([points.gather(1, lead[:, :, None].expand(-1, -1, points.shape[2])), q], 1)
-    g, points, _ = source.climb(points, log_partition, beta, 10)
-    gap = g.amax(1).clamp_min(1).log()
-    lead = g.topk(min(8, g.shape[1]), 1).indices
-    g, points = g.gather(1, lead), points.gather(1, lead[:, :, None].expand(-1, -1, points.shape[2]))
-    wanted = (g - 1 > 0.1 * tolerance) & (gap > tolerance)[:, None]
-    ratio = source.likelihood(points, log_partition, beta) / source.px - 1
-    newton = (g - 1) / (ratio.square() @ source.px)
-    share = torch.where(wanted, newton.clamp(0, 0.5), 0) / wanted.sum(1, keepdim=True).clamp_min(1)
-    return torch.cat([weight * (1 - share.sum(1, keepdim=True)), share], 1), torch.cat([q, points], 1), gap
+    shared = search.expand(len(beta), -1, -1)
+    g, points = source.climb(torch.cat([shared, _stack(hints)], 1), log_partition, beta, 1)
+    g, points = _top(g, points, 12)
+    g, points = source.climb(torch.cat([points, q], 1), log_partition, beta, 10)
+    gap = g.amax(1).clamp_min(0)
+    g, points = _top(g, points, _NEW)
+    wanted = (g > 0.1 * tolerance) & (gap > tolerance)[:, None]
+    change = (source._scores(points, beta) - log_partition[:, None, :]).clamp_max(100).expm1()  # of Z(x), relative
+    share = torch.where(wanted, (change @ source.px) / (change.square() @ source.px).clamp_min(TINY), 0)
+    total = (share[:, None, :] @ change)[:, 0]  # (B, X), then a Newton step along it
+    share = share * ((total @ source.px) / (total.square() @ source.px).clamp_min(TINY)).clamp_min(0)[:, None]
+    return gap, share * (0.5 / share.sum(1, keepdim=True).clamp_min(0.5)), points
 
 
-def _curve(source, betas, codes, search, n_codewords, tolerance, joint):
-    """Informations of the codes, and the codes themselves, in terms of the inputs as they came."""
-    weight, q = _pad([code[:2] for code in codes])
-    gap = torch.tensor([c[2] for c in codes])
-    return weight, q, gap
+def _top(g, points, n):
+    lead = g.topk(min(n, g.shape[1]), 1).indices
+    return g.gather(1, lead), points.gather(1, lead[:, :, None].expand(-1, -1, points.shape[2]))
+
+
+def _restrict(source, beta, codes, size, sweeps=4):
+    """Codes of at most ``size`` codewords: the cheapest pairs joined, then exchanged between neighbouring betas."""
+    weight, q = _pad([_join_pairs(code, size) for code in codes])
+    weight, q, phi = _accelerate(source, weight, q, beta, 100)
+    for _ in range(sweeps):
+        for shift in (1, -1):
+            other = (torch.arange(len(beta), device=beta.device) + shift).clamp(0, len(beta) - 1)
+            trial = _accelerate(source, weight[other], q[other], beta, 30)
+            better = trial[2] < phi
+            weight = torch.where(better[:, None], trial[0], weight)
+            q = torch.where(better[:, None, None], trial[1], q)
+            phi = torch.where(better, trial[2], phi)
+    before = phi
+    weight, q, phi = _accelerate(source, weight, q, beta, 200)
+    return weight, q, before - phi
+
+
+def _join_pairs(code, size):
+    """Agglomerate: the pair whose union loses least I(W;Y) becomes one codeword, until ``size`` are left."""
+    weight, q = code.weight[code.weight > 0], code.q[code.weight > 0]
+
+    def loss(w, p):  # of joining codeword (w, p) to each of all
+        both = w + weight
+        mean = (w * p + weight[:, None] * q) / both[:, None]
+        entropy = -torch.special.xlogy(mean, mean).sum(1) * both
+        return entropy + w * torch.special.xlogy(p, p).sum() + weight * torch.special.xlogy(q, q).sum(1)
+
+    if len(weight) > size:
+        cost = torch.stack([loss(w, p) for w, p in zip(weight, q, strict=True)])
+        cost.fill_diagonal_(math.inf)
+    while len(weight) > size:
+        i, j = divmod(cost.argmin().item(), len(weight))
+        q[i] = (weight[i] * q[i] + weight[j] * q[j]) / (weight[i] + weight[j])
+        weight[i] += weight[j]
+        keep = torch.arange(len(weight), device=weight.device) != j
+        weight, q, cost, i = weight[keep], q[keep], cost[keep][:, keep], i - (i > j)
+        cost[i] = cost[:, i] = loss(weight[i], q[i])
+        cost[i, i] = math.inf
+    return replace(code, weight=weight, q=q)
+
+
+def _curve(source, joint, betas, weight, q, gap, converged):
+    """The codes in terms of the inputs as they came: what Blahut and Arimoto's step makes of them."""
+    px, py = source.px, source.py
+    part = []
+    for b in range(len(betas)):
+        beta = betas[b : b + 1].to(q)
+        logits = source._scores(q[b : b + 1], beta)[0] + torch.where(weight[b] > 0, weight[b].log(), -math.inf)[:, None]
+        encoder = logits.softmax(0).T  # (X, K) over the distinct inputs
+        marginal = px @ encoder
+        order = marginal.argsort(descending=True)
+        encoder, marginal = encoder[:, order], marginal[order]
+        decoder = (encoder.T * px) @ source.p / marginal[:, None].clamp_min(TINY)
+        decoder = torch.where(marginal[:, None] > TINY, decoder, py)  # an unused codeword predicts the marginal
+        rate = px @ (torch.special.xlogy(encoder, encoder)).sum(1) - torch.special.xlogy(marginal, marginal).sum()
+        relevance = (marginal * _divergence(decoder.T, py[:, None])).sum()
+        whole = marginal.repeat(len(joint), 1)  # an input of probability zero gets the marginal
+        whole[source.rows] = encoder[source.where]
+        columns = torch.zeros(len(marginal), joint.shape[1]).to(decoder)
+        columns[:, source.columns] = decoder
+        part.append([rate.clamp_min(0), relevance.clamp_min(0)] + [t.to(joint) for t in (whole, columns, marginal)])
+    rate, relevance, encoder, decoder, marginal = (torch.stack(t).to(joint) for t in zip(*part, strict=True))
+    return InformationCurve(betas.to(joint), rate, relevance, encoder, decoder, marginal, gap.to(joint), converged)
 
 
 def _default(generator):

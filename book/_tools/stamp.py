@@ -1,22 +1,24 @@
 """Copy the repository's address and the version from where each stands once to wherever else it is needed.
 
-The address stands in `_config.yml` (`repository.url`, `repository.branch`, `html.baseurl`), the version in `pyproject.toml`.
+The address stands in `_config.yml` (`repository.url`, `repository.branch`, `html.baseurl`; the book's `title` goes with
+it), the version in `pyproject.toml`.
 
     python book/_tools/stamp.py          write both into every file that shows them
     python book/_tools/stamp.py check    change nothing; list the copies that disagree (exit status 1 if there are any)
 
-To move the book to another address: edit `_config.yml`, run this, then `book/_tools/pairs.py run`, which carries the change
-into the notebooks without executing them again. The former address needs no telling: `pyproject.toml` still has it, and is
-stamped last.
+To move the book to another address: edit `_config.yml`, run this, then `python book/_tools/pairs.py run`, which carries
+the change into the notebooks without executing them again. The former address need not be told: `pyproject.toml`, which
+is stamped last, still has it.
 """
 
 import argparse
+import difflib
 import re
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomllib
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +97,8 @@ def former_address(root=ROOT):
     urls = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     branch = re.search(r"/blob/([^/]+)/", urls.get("Changelog", ""))
     now = present_address(root)
-    return Address(urls["Source"].rstrip("/"), branch[1] if branch else now.branch, urls["Book"].rstrip("/") + "/", now.title)
+    book = urls["Book"].rstrip("/") + "/"
+    return Address(urls["Source"].rstrip("/"), branch[1] if branch else now.branch, book, now.title)
 
 
 def setup_cell(address):
@@ -140,53 +143,53 @@ def restamp(text, former, now):
 
 
 def restamp_chapter(text, stem, now):
-    """Return the chapter's `text` with its setup cell and its head line as the templates above have them."""
-    fence = re.search(r"(?ms)^(```\{code-cell\}[^\n]*\n(?:(?::[^\n]*|---\n.*?^---)\n+)*)(.*?)\n```$", text)
-    if fence and 'find_spec("sigreg")' in fence[2]:
-        text = text[: fence.start(2)] + setup_cell(now) + text[fence.end(2) :]
-    return re.sub(r"(?m)^([*_])Chapter \d+ of \[.*\1$", lambda _: head_line(now, stem), text, count=1)
+    """Return the chapter's `text` with its setup cell and its line of links as the templates above have them."""
+    cell = re.search(r"(?ms)^```\{code-cell\}[^\n]*\n(?:(?::[^\n]*|---\n.*?^---)\n+)*(?P<code>.*?)\n```$", text)
+    if cell and 'find_spec("sigreg")' in cell["code"]:
+        text = text[: cell.start("code")] + setup_cell(now) + text[cell.end("code") :]
+    if re.match(r"\d+_", stem):
+        text = re.sub(r"(?m)^([*_])Chapter \d+ of \[.*\1$", lambda _: head_line(now, stem), text, count=1)
+    return text
 
 
-def restamp_version(path, text, version):
-    """Return `text` with the version in it, where `path` is `CITATION.cff`; other files pass through."""
-    return re.sub(r"(?m)^version:.*$", f"version: {version}", text) if path.name == "CITATION.cff" else text
+def package_version(root=ROOT):
+    """Return the version in `pyproject.toml`."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def changed_files(root=ROOT):
     """Yield `(path, text, wanted)` for each file whose text is not what it should be, `pyproject.toml` last."""
     now, former = present_address(root), former_address(root)
-    version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     for path in dict.fromkeys(path for pattern in FILES for path in sorted(root.glob(pattern)) if path.is_file()):
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue  # a picture
-        wanted = restamp_version(path, restamp(text, former, now), version)
+        wanted = restamp(text, former, now)
         if path.parent.name == "notebooks":
             wanted = restamp_chapter(wanted, path.stem, now)
+        if path.name == "CITATION.cff":
+            wanted = re.sub(r"(?m)^version:.*$", f"version: {package_version(root)}", wanted)
         if wanted != text:
             yield path, text, wanted
 
 
 def check(root=ROOT):
-    """Return the copies that disagree, one line each."""
+    """Return the copies that disagree, a line each, and whether the changelog has an entry for this version."""
     problems = []
     for path, text, wanted in changed_files(root):
-        pairs = zip(text.splitlines(), wanted.splitlines(), strict=False)
-        number, (line, _) = next(((n, pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1]), (1, ("", "")))
-        problems.append(
-            f"{path.relative_to(root)}:{number}: {line.strip()[:90]!r} is not what _config.yml and pyproject.toml say: "
-            "run `python book/_tools/stamp.py`"
-        )
-    version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    changelog = root / "CHANGELOG.md"
+        lines = text.splitlines()
+        for kind, start, *_ in difflib.SequenceMatcher(None, lines, wanted.splitlines(), autojunk=False).get_opcodes():
+            if kind != "equal":
+                shown = lines[start].strip()[:90] if start < len(lines) else ""
+                what = f"{shown!r} is not what _config.yml or pyproject.toml says"
+                problems.append(f"{path.relative_to(root)}:{start + 1}: {what}: run `python book/_tools/stamp.py`")
+    version, changelog = package_version(root), root / "CHANGELOG.md"
     if changelog.exists():
         entries = re.findall(r"(?m)^## \[?v?(\d+\.\d+[\w.]*)", changelog.read_text(encoding="utf-8"))
         if entries[:1] != [version]:
-            problems.append(
-                f"CHANGELOG.md: its newest entry is {entries[0] if entries else 'missing'}, but pyproject.toml has version "
-                f"{version}: add a heading `## {version}` and say what changed, or correct the version"
-            )
+            what = f"its newest entry is {entries[0] if entries else 'missing'}, but pyproject.toml has {version}"
+            problems.append(f"CHANGELOG.md: {what}: add `## {version}` and what changed, or correct the version")
     return problems
 
 
@@ -197,7 +200,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.action == "check":
         problems = check(options.root)
-        print("\n".join(problems) or f"all copies of the address and the version agree ({present_address(options.root).url})")
+        print(*problems, f"{present_address(options.root).url}: {len(problems)} copies disagree", sep="\n")
         return bool(problems)
     for path, _, wanted in changed_files(options.root):
         path.write_text(wanted, encoding="utf-8")

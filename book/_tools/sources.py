@@ -1,0 +1,106 @@
+"""What the outputs of a chapter come from: its code cells, and the parts of `sigreg` and the stored records they use.
+
+Modules are found through imports, so that a change in one that a chapter does not use leaves its outputs valid.
+Comments and docstrings do not count. No code is executed here.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import re
+import tokenize
+from functools import cache
+
+
+def digest(content):
+    """Return twelve hexadecimal digits that stand for `content`, a string or bytes."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:12]
+
+
+def outputs_from(cells, root):
+    """Return what the outputs of a chapter's `cells` depend on, as `{what: digest of it}`."""
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    # The address in the setup cell, used in Colab alone, may change without making outputs stale.
+    own = [[re.sub(r"git\+https://[^\"\s]+", "git+https://", c.source), c.metadata.get("tags", [])] for c in code]
+    parts = {"the code": digest(json.dumps(own))}
+    tree = ast.parse("\n".join(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source) for cell in code))
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+    # Experiments are imported by name while the code runs; a chapter that names one depends on it.
+    named = [path.stem for path in (root / "sigreg/experiments").glob("*.py") if path.stem in words]
+    waiting = [*names_used(tree), *(f"sigreg.experiments.{name}" for name in named)]
+    while waiting:
+        for module in modules_of(waiting.pop(), root):
+            place = module.relative_to(root)
+            if place.as_posix() not in parts:
+                source = module.read_text(encoding="utf-8")
+                parts[place.as_posix()] = digest(code_only(source))
+                waiting += names_used(ast.parse(source, place), package=".".join(place.parent.parts))
+
+    if len(parts) > 1:
+        data = [path for path in sorted((root / "sigreg").rglob("*")) if path.is_file()]
+        data = [path for path in data if path.suffix not in {".py", ".pyc", ".md"}]
+        parts["data files of sigreg"] = digest("".join(f"{path.name} {digest(path.read_bytes())} " for path in data))
+    for record in sorted((root / "book/_records").glob("*.json")):
+        if record.stem in words:
+            parts[record.relative_to(root).as_posix()] = digest(record.read_bytes())
+    return dict(sorted(parts.items()))
+
+
+@cache
+def code_only(source):
+    """Return Python `source` without comments, docstrings and blank lines: what can change an output."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    text = "\n".join(lines)
+    for node in ast.walk(ast.parse(source)):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node):
+            text = text.replace(ast.get_source_segment(source, node.body[0]), "", 1)
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def names_used(tree, package="sigreg"):
+    """Yield the dotted names that a syntax tree imports or looks up; relative imports are seen from `package`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield "sigreg.*" if alias.name == "sigreg" and alias.asname else alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{base(node, package)}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+
+
+def base(node, package):
+    """Return where `from ... import` imports from, in full, if it stands in a module of `package`."""
+    above = package.split(".")
+    above = above[: len(above) + 1 - node.level] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def modules_of(name, root):
+    """Return the files of the package that the dotted `name` stands for: all of them if that cannot be told."""
+    package, *parts = name.split(".")
+    if package != "sigreg" or not parts:
+        return []  # another package; or `import sigreg`, and what is looked up in it has a longer name
+    found, folder = [], root / "sigreg"
+    for part in parts:
+        if (folder / f"{part}.py").exists():
+            return [*found, folder / f"{part}.py"]
+        if not (folder / part / "__init__.py").exists():
+            break
+        folder = folder / part
+        found.append(folder / "__init__.py")
+    if found or parts[0].startswith("__"):
+        return found
+    for node in ast.parse((root / "sigreg/__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):  # is it a name that the package hands on from one of its modules?
+            for alias in node.names:
+                if parts[0] == (alias.asname or alias.name):
+                    return modules_of(f"{base(node, 'sigreg')}.{alias.name}", root)
+    return sorted((root / "sigreg").rglob("*.py"))

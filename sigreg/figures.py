@@ -434,15 +434,16 @@ _PLAYER = """\
 .sigreg-player .stage { display: inline-block; max-width: 100%; text-align: left; }
 .sigreg-player :is(img, canvas) { display: block; max-width: 100%; height: auto; margin: 0; padding: 0 !important;
   background: #fff; border-radius: 4px; }
-.sigreg-player .controls { display: flex; align-items: center; gap: .8em; margin-top: .6em; }
+.sigreg-player .controls { display: flex; flex-wrap: wrap; align-items: center; gap: .3em .8em; margin-top: .6em; }
 .sigreg-player [hidden] { display: none !important; }
 .sigreg-player button { min-width: 5em; padding: .25em .7em; font: inherit; font-size: .9em; color: inherit;
   background: transparent; border: 1px solid currentColor; border-radius: 4px; opacity: .85; cursor: pointer; }
 .sigreg-player button:hover { opacity: 1; background: rgba(128, 128, 128, .18); }
-.sigreg-player input { flex: 1 1 auto; min-width: 4em; margin: 0; accent-color: #2e86c1; cursor: pointer; }
+.sigreg-player input { flex: 1 1 8em; min-width: 4em; margin: 0; accent-color: #2e86c1; cursor: pointer; }
 .sigreg-player :focus-visible { outline: 2px solid #56b4e9; outline-offset: 2px; }
 .sigreg-player output { padding: 0; font-size: .9em; font-variant-numeric: tabular-nums; text-align: right;
   white-space: nowrap; }
+html[data-theme="dark"] .sigreg-player canvas { filter: brightness(.93); }
 .text_html:has(> .sigreg-player) { background: none !important; color: inherit !important; padding: 0 !important; }
 </style>
 <figure>

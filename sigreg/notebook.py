@@ -64,7 +64,8 @@ def glue(name: str, text: str) -> None:
     """Keep a computed text under ``name``, so that other pages can show it with ``{glue:text}``.
 
     Does nothing outside a notebook, or where the book's tools (myst_nb) are not installed, as in Colab. The page that
-    shows the text writes ``{glue:text}`` with the role's content ``notebooks/NN_stem.ipynb::name``.
+    shows the text gives the role ``{glue:text}`` the content ``../notebooks/NN_stem.ipynb::name:s``; across pages the
+    closing ``:s`` is needed.
 
     Args:
         name: a name, unique in the book.

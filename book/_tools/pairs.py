@@ -122,10 +122,10 @@ def check_pair(stem, root=ROOT):
 
 def line_numbers(text, cells):
     """Return the line of the .md at which each cell begins, by the cell's number."""
-    lines, start = {}, 0
+    lines, end = {}, 0
     for k, cell in enumerate(cells, 1):
-        start = max(text.find(cell.source, start), start)
-        lines[k] = text.count("\n", 0, start) + 1
+        start = max(text.find(cell.source, end), end)
+        lines[k], end = text.count("\n", 0, start) + 1, start + len(cell.source)
     return lines
 
 

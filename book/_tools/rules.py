@@ -42,8 +42,8 @@ def text_problems(stem, cells, address):
     for k, cell in enumerate(cells, 1):
         if cell.cell_type == "markdown":
             prose = re.sub(r"(?ms)^(`{3,}|~{3,})(?!\s*\{).*?^\1", "", cell.source)  # blocks of code
-            prose = re.sub(r"(?s)\$\$.*?\$\$|\$[^$`]+\$", "", prose)  # mathematics
-            prose = re.sub(r"`[^`\n]+`", "``", prose)  # code within a line
+            prose = re.sub(r"(`+)[^`\n]+\1", "``", prose)  # code within a line
+            prose = re.sub(r"(?s)\$\$.*?\$\$|\$[^$]+\$", "", prose)  # mathematics
             for what, pattern in RAW_MYST.items():
                 if match := re.search(pattern, prose):
                     what = f"the MyST {what} `{match[0].strip()[:50]}` shows raw in Colab and on GitHub"
@@ -86,7 +86,7 @@ def output_problems(cells):
             elif match := re.search(OF_ONE_MACHINE, shown):
                 what = f"the output names an object or a path of one machine, {match[0][:60]!r}"
                 yield k, what, f"end a cell that plots in plt.show(), and print no paths: {again}"
-        pictures = [output for output in cell.outputs if any("image/" in kind for kind in output.get("data", {}))]
+        pictures = [output for output in cell.outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]
         if len(pictures) > 1:
             yield k, f"the cell shows {len(pictures)} pictures under one name", f"one figure a cell: {again}"
         if pictures:

@@ -1,5 +1,6 @@
 r"""The networks of the book: small enough to read in one sitting and to train by the dozen."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,10 @@ LOG_STD_LIMIT = 5.0  # keeps a standard deviation within e^-5 .. e^5, where floa
 
 
 class GaussianEncoder(nn.Module):
-    r"""A multilayer perceptron that sends an input to a Gaussian :math:`p(w|x) = N(\mu(x), \operatorname{diag} \sigma(x)^2)`.
+    r"""A multilayer perceptron that sends an input to a diagonal Gaussian over codes.
 
-    .. math:: (\mu, s) = \mathrm{MLP}(x), \qquad \log \sigma = 5 \tanh(s / 5)
+    .. math:: p(w|x) = N(\mu(x), \operatorname{diag} \sigma(x)^2), \qquad (\mu, s) = \mathrm{MLP}(x), \quad
+        \log \sigma = 5 \tanh(s / 5)
 
     Args:
         in_features: entries of one input; inputs of any shape (B, ...) are flattened.
@@ -37,7 +39,7 @@ class GaussianEncoder(nn.Module):
         super().__init__()
         widths = (in_features, *hidden)
         layers = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 2 * latent_dim))
 

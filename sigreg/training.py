@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, stack_module_state, vmap
 
 from sigreg._validate import require_labels
-from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, variational_ceb_rate, vib_rate
+from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, pairwise_rate, variational_ceb_rate, vib_rate
 
 RATES = {
     "vib": lambda code, labels, network: vib_rate(code.mean, code.log_std),
@@ -25,6 +25,7 @@ RATES = {
         code.w, code.mean, code.log_std, labels, include_self=False
     ),
     "defensive": lambda code, labels, network: defensive_rate(code.w, code.mean, code.log_std, labels),
+    "pairwise": lambda code, labels, network: pairwise_rate(code.mean, code.log_std, labels),
 }
 
 
@@ -189,14 +190,15 @@ class Minibatches:
 def bottleneck_objective(method):
     r"""The loss of Chapter 3 for one way of estimating the rate, as :func:`train_together` wants it.
 
-    .. math:: \frac1B \sum_i -\log q(y_i|w_i) + \beta \hat I(X;W|Y), \qquad \text{VIB: } \frac{\beta}{1+\beta} \hat I(X;W)
+    .. math:: \frac1B \sum_i -\log q(y_i|w_i) + \beta \hat I(X;W|Y),
+        \qquad \text{for VIB with } \frac{\beta}{1+\beta} \hat I(X;W) \text{ as the last term}
 
     All methods aim at the same objective for the same beta: VIB's rate is the unconditional one, so its weight
     is translated by the dictionary of Chapter 3.
 
     Args:
-        method: ``"vib"``, ``"variational_ceb"``, ``"minibatch"`` (own sample included), ``"leave_one_out"`` or
-            ``"defensive"``.
+        method: ``"vib"``, ``"variational_ceb"``, ``"minibatch"`` (own sample included), ``"leave_one_out"``,
+            ``"defensive"`` or ``"pairwise"``.
 
     Returns:
         A function of ``(forward, params, (images, labels, noise), beta)``.
@@ -214,7 +216,7 @@ def bottleneck_objective(method):
         >>> bottleneck_objective("mine")
         Traceback (most recent call last):
         ...
-        ValueError: method must be one of vib, variational_ceb, minibatch, leave_one_out, defensive, got 'mine'
+        ValueError: method must be one of vib, ..., pairwise, got 'mine'
     """
     if method not in RATES:
         raise ValueError(f"method must be one of {', '.join(RATES)}, got {method!r}")

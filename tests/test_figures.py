@@ -219,7 +219,7 @@ def test_a_line_is_labelled_at_its_right_end_or_where_asked():
         label_line(ax, ax.plot([np.nan], [1])[0])
 
 
-@pytest.mark.parametrize("ends", [[0, 0.01, 0.02, 1], [1, 1, 1, 1, 1], [0, 0, 0], [0.5, 0.2, 0.8], [0.9, 0.31, 0.92, 0.3]])
+@pytest.mark.parametrize("ends", [[0, 0.01, 0.02, 1], [1, 1, 1, 1, 1], [0, 0, 0], [5, 2, 8], [0.9, 0.31, 0.92, 0.3]])
 def test_names_at_line_ends_keep_order_distance_and_frame(ends):
     figure, ax = plt.subplots()
     for k, end in enumerate(ends):
@@ -496,6 +496,19 @@ def test_play_runs_to_the_end_and_the_space_bar_pauses(browser):
     page.wait_for_timeout(100)
     assert drawn(page, 0, ANGLES[2]) and page.locator("output").inner_text() == "3 / 4"
     assert page.errors == slow.errors == []
+
+
+def test_keys_stay_inside_the_player_and_space_presses_its_button_once(browser):
+    page = opened(browser, make(fps=1))
+    page.evaluate("() => { window.seen = []; document.addEventListener('keydown', e => window.seen.push(e.key)); }")
+    page.locator("button").focus()
+    page.keyboard.press("Space")
+    assert page.locator("button").inner_text() == "Pause"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("input").input_value() == "1" and page.locator("button").inner_text() == "Play"
+    page.keyboard.press("Control+ArrowRight")  # a combination belongs to the page: a notebook, or the browser
+    assert page.locator("input").input_value() == "1"
+    assert page.evaluate("() => window.seen") == ["Control", "ArrowRight"]
 
 
 def test_less_motion_is_slower_and_no_script_shows_the_first_frame(browser):

@@ -14,6 +14,7 @@ from sigreg.conditional_bottleneck import (
     held_out_information,
     minibatch_rate,
     minibatch_relevance,
+    pairwise_rate,
     pairwise_rate_bounds,
     pointwise_rate,
     variational_ceb_rate,
@@ -95,7 +96,7 @@ def test_the_truth_lies_between_the_two_estimates(scale, n, own, left_out):
 
 
 def mixture_rate(mean, log_std, points=40001):
-    """I(X;W) for X uniform over one-dimensional Gaussians, by the trapezoid rule: entropy of the mixture minus its parts'."""
+    """I(X;W), X uniform over one-dimensional Gaussians: entropy of the mixture (trapezoid rule) minus its parts'."""
     std = log_std.exp()
     low, high = (mean - 12 * std).min().item(), (mean + 12 * std).max().item()
     grid = torch.linspace(low, high, points, dtype=torch.float64)
@@ -137,7 +138,8 @@ def gaussian_of_the_others(w, mean, log_std, labels):
         if peers:
             m = mean[peers].mean(0)
             second = (mean[peers] ** 2 + (2 * log_std[peers]).exp()).mean(0)
-            found.append(density(mean[i], log_std[i]).log_prob(w[i]) - density(m, 0.5 * (second - m**2).log()).log_prob(w[i]))
+            gaussian = density(m, 0.5 * (second - m**2).log())
+            found.append(density(mean[i], log_std[i]).log_prob(w[i]) - gaussian.log_prob(w[i]))
     return torch.stack(found).mean()
 
 
@@ -152,17 +154,76 @@ def test_defensive_rate_between_its_two_ends():
         assert found <= left_out - math.log(1 - a) and found <= gaussian - math.log(a)
 
 
-@pytest.mark.parametrize("log_scale", [-1.0, -2.0])
-def test_defensive_rate_is_an_upper_bound_and_close_to_the_truth(log_scale):
+@pytest.mark.parametrize("log_scale", [0.5, -1.0, -2.0])
+def test_both_repairs_are_upper_bounds_and_close_to_the_truth(log_scale):
     generator = torch.Generator().manual_seed(5)
     found = []
     for _ in range(50):
         mean = torch.randn(256, 8, generator=generator, dtype=torch.float64)
         w = mean + math.exp(log_scale) * torch.randn(256, 8, generator=generator, dtype=torch.float64)
-        found.append(defensive_rate(w, mean, torch.full_like(mean, log_scale)))
+        log_std = torch.full_like(mean, log_scale)
+        found.append(torch.stack([defensive_rate(w, mean, log_std), pairwise_rate(mean, log_std)]))
     found = torch.stack(found)
-    truth, error = 4 * math.log1p(math.exp(-2 * log_scale)), found.std() / math.sqrt(len(found))
-    assert truth < found.mean() + 4 * error and found.mean() < truth + math.log(2) + 0.2
+    average, error = found.mean(0), found.std(0) / math.sqrt(len(found))
+    truth = 4 * math.log1p(math.exp(-2 * log_scale))
+    assert (average > truth - 4 * error).all() and (average < truth + math.log(2) + 0.2).all()
+
+
+def pairwise_by_hand(mean, log_std, labels, a):
+    found = []
+    for i in range(len(mean)):
+        peers = [j for j in range(len(mean)) if labels[i] == labels[j] and i != j]
+        if peers:
+            mine, others = density(mean[i], log_std[i]), density(mean[peers], log_std[peers])
+            m = mean[peers].mean(0)
+            second = (mean[peers] ** 2 + (2 * log_std[peers]).exp()).mean(0)
+            gaussian = density(m, 0.5 * (second - m**2).log())
+            near = torch.exp(-kl_divergence(mine, others)).mean()
+            found.append(-torch.log((1 - a) * near + a * torch.exp(-kl_divergence(mine, gaussian))))
+    return torch.stack(found).mean()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 8])
+def test_pairwise_rate_is_its_definition(classes):
+    _, mean, log_std, labels = batch(classes=classes)
+    found = pairwise_rate(mean, log_std, labels, weight=0.3)
+    torch.testing.assert_close(found, pairwise_by_hand(mean, log_std, labels, 0.3))
+
+
+def test_pairwise_rate_bounds_the_expected_defensive_rate():
+    _, mean, log_std, labels = batch(n=16)
+    generator = torch.Generator().manual_seed(8)
+
+    def sampled(weight, draws=1000):
+        noise = torch.randn(draws, 16, 3, generator=generator).double()
+        found = [defensive_rate(mean + log_std.exp() * e, mean, log_std, labels, weight=weight) for e in noise]
+        return torch.stack(found).mean(), torch.stack(found).std() / math.sqrt(draws)
+
+    average, error = sampled(0.5)
+    assert pairwise_rate(mean, log_std, labels) > average - 4 * error
+    average, error = sampled(1 - 1e-12)  # with one Gaussian only, Jensen's inequality is an equality
+    assert abs(pairwise_rate(mean, log_std, labels, weight=1 - 1e-12) - average) < 4 * error
+
+
+def test_the_closed_form_has_less_gradient_noise():
+    """Overlapping codes, one batch, fresh encoder noise: only the sampled estimate's gradient moves."""
+    _, mean, _, labels = batch(n=60, d=4)
+    log_std = torch.full_like(mean, 1.0)
+    generator = torch.Generator().manual_seed(2)
+    gradients = []
+    for _ in range(100):
+        m = mean.clone().requires_grad_()
+        noise = torch.randn(m.shape, generator=generator, dtype=torch.float64)
+        gradients.append(torch.autograd.grad(defensive_rate(m + log_std.exp() * noise, m, log_std, labels), m)[0])
+    gradients = torch.stack(gradients)
+    assert gradients.std(0).norm() > gradients.mean(0).norm()  # one draw is mostly noise
+    m = mean.clone().requires_grad_()
+    exact = torch.autograd.grad(pairwise_rate(m, log_std, labels), m)[0]
+    assert torch.cosine_similarity(exact.flatten(), gradients.mean(0).flatten(), dim=0) > 0.9
+
+
+def without_sample(w, mean, log_std, labels=None):
+    return pairwise_rate(mean, log_std, labels)
 
 
 def slope(rate, log_scale, n=256, d=8):
@@ -183,10 +244,12 @@ def test_the_gradient_vanishes_at_the_cap_and_the_repair_brings_it_back():
     assert abs(slope(minibatch_rate, -3.0)) < 1e-3
     assert slope(lambda *code: minibatch_rate(*code, include_self=False), -3.0) < 50 * truth  # explodes
     assert slope(defensive_rate, -3.0) == pytest.approx(truth, rel=0.01)
+    assert slope(without_sample, -3.0) == pytest.approx(truth, rel=0.01)
     # where the batch can tell, all three agree with the truth
     mild = -8 / (1 + math.exp(2))
     assert slope(minibatch_rate, 1.0) == pytest.approx(mild, rel=0.1)
     assert slope(defensive_rate, 1.0) == pytest.approx(mild, rel=0.1)
+    assert slope(without_sample, 1.0) == pytest.approx(mild, rel=0.5)  # the price of Jensen's inequality
 
 
 # ---------------------------------------------------------------- what every estimate must satisfy
@@ -195,6 +258,7 @@ RATES = {
     "own": minibatch_rate,
     "left out": lambda *code: minibatch_rate(*code, include_self=False),
     "defensive": defensive_rate,
+    "pairwise": without_sample,
 }
 
 
@@ -214,7 +278,7 @@ def test_invariances(rate):
 def test_gradients_by_finite_differences(rate):
     w, mean, log_std, labels = batch(n=7, d=2, classes=2)
     inputs = [t.clone().requires_grad_() for t in (w, mean, log_std)]
-    assert torch.autograd.gradcheck(lambda *code: rate(*code, labels), inputs)
+    assert torch.autograd.gradcheck(lambda *code: rate(*code, labels) + 0 * code[0].sum(), inputs)
 
 
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
@@ -239,10 +303,10 @@ def test_an_example_alone_in_its_class():
     w, mean, log_std, _ = batch(n=6)
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     inputs = [t.clone().requires_grad_() for t in (w, mean, log_std)]
-    for name in ("left out", "defensive"):
+    for name in ("left out", "defensive", "pairwise"):
         value = RATES[name](*inputs, labels)
         torch.testing.assert_close(value, RATES[name](w[:5], mean[:5], log_std[:5], labels[:5]))
-        for gradient in torch.autograd.grad(value, inputs):
+        for gradient in torch.autograd.grad(value, inputs[1:]):
             assert torch.isfinite(gradient).all() and (gradient[5] == 0).all()
         with pytest.raises(ValueError, match=r"no example of the batch shares its class.*larger batch"):
             RATES[name](w, mean, log_std, torch.arange(6))
@@ -262,7 +326,7 @@ def test_works_under_vmap_and_with_nan(rate):
     stacked = [torch.stack([b[k] for b in several]) for k in range(3)]
     expected = torch.stack([rate(*b[:3], labels) for b in several])
     torch.testing.assert_close(vmap(rate, in_dims=(0, 0, 0, None))(*stacked, labels), expected)
-    stacked[0][1, 0, 0] = math.nan
+    stacked[0][1, 0, 0] = stacked[1][1, 0, 0] = math.nan
     assert torch.isnan(rate(*(t[1] for t in stacked), labels))
 
 
@@ -365,7 +429,8 @@ def test_held_out_information_is_the_same_estimate_in_slabs():
     assert found.rate == pytest.approx(minibatch_rate(w, mean, log_std).item())
     assert found.conditional_rate == pytest.approx(minibatch_rate(w, mean, log_std, labels).item())
     assert found.rate_upper == pytest.approx(defensive_rate(w, mean, log_std, weight=0.3).item())
-    assert found.conditional_rate_upper == pytest.approx(defensive_rate(w, mean, log_std, labels, weight=0.3).item())
+    upper = defensive_rate(w, mean, log_std, labels, weight=0.3).item()
+    assert found.conditional_rate_upper == pytest.approx(upper)
     with pytest.raises(ValueError, match="every class in labels must occur at least twice"):
         held_out_information(w[:3], mean[:3], log_std[:3], torch.tensor([0, 0, 1]))
 
@@ -376,7 +441,8 @@ def test_pointwise_rate_against_other_inputs():
     own = gaussian_log_density_matrix(w, mean, log_std).diagonal()
     marginal = gaussian_log_density_matrix(w, other_mean, other_log_std).logsumexp(1) - math.log(300)
     torch.testing.assert_close(pointwise_rate(w, mean, log_std, other_mean, other_log_std), own - marginal)
-    torch.testing.assert_close(pointwise_rate(w, mean, log_std, mean, log_std).mean(), minibatch_rate(w, mean, log_std))
+    among_themselves = pointwise_rate(w, mean, log_std, mean, log_std).mean()
+    torch.testing.assert_close(among_themselves, minibatch_rate(w, mean, log_std))
 
 
 # ---------------------------------------------------------------- bad input
@@ -393,9 +459,10 @@ BAD = [
     (lambda: minibatch_rate(Z, Z, Z, torch.zeros(4)), TypeError, "labels must hold integer class indices"),
     (lambda: minibatch_rate(Z[:0], Z[:0], Z[:0]), ValueError, "w is empty"),
     (lambda: defensive_rate(Z, Z, Z, weight=0.0), ValueError, "weight must lie strictly between 0 and 1, got 0.0"),
+    (lambda: pairwise_rate(Z, Z, weight=1.0), ValueError, "weight must lie strictly between 0 and 1, got 1.0"),
     (lambda: minibatch_relevance(Z, Z, Z, None), TypeError, "labels must be a torch.Tensor"),
     (lambda: variational_ceb_rate(Z, Z, torch.tensor([0, 1, 2, 4]), Z, Z), ValueError, r"labels must be in 0\.\.3"),
-    (lambda: variational_ceb_rate(Z, Z, torch.zeros(4).long(), Z[:, :1], Z[:, :1]), ValueError, "class_mean must have D"),
+    (lambda: variational_ceb_rate(Z, Z, torch.zeros(4).long(), Z[:, :1], Z[:, :1]), ValueError, "class_mean must have"),
     (lambda: pairwise_rate_bounds(Z, Z[:3]), ValueError, "log_std must have the shape of mean"),
     (lambda: pointwise_rate(Z, Z, Z, Z[:, :1], Z[:, :1]), ValueError, "w must have D = 1 columns"),
 ]

@@ -1,6 +1,5 @@
 """The tool that keeps chapters and their executed notebooks together: every rule is broken once, and seen."""
 
-import ast
 import json
 import shutil
 import subprocess
@@ -317,7 +316,7 @@ def test_names_in_code_count_as_use(book):
     ],
 )
 def test_which_modules_an_import_stands_for(book, code, used):
-    files = {m for name in sources.names_used(ast.parse(code)) for m in sources.modules_of(name, book)}
+    files = {m for name in sources.names_used(code) for m in sources.modules_of(name, book)}
     names = {file.relative_to(book / "sigreg").with_suffix("").as_posix() for file in files}
     assert names == ({p.removesuffix(".py") for p in PACKAGE if p.endswith(".py")} if used == "all" else used)
 

@@ -297,7 +297,10 @@ def main(arguments=None):
     for stem in chosen:
         if not (root / f"notebooks/{stem}.md").exists():
             parser.error(f"there is no notebooks/{stem}.md; the chapters are: {', '.join(stems(root)) or 'none yet'}")
-    return not run(dict.fromkeys(chosen), root, options.all, options.jobs)
+    try:
+        return not run(dict.fromkeys(chosen), root, options.all, options.jobs)
+    except KeyboardInterrupt:
+        return "interrupted: notebooks that were not finished are as they were"
 
 
 if __name__ == "__main__":

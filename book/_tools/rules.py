@@ -86,7 +86,8 @@ def output_problems(cells):
             elif match := re.search(OF_ONE_MACHINE, shown):
                 what = f"the output names an object or a path of one machine, {match[0][:60]!r}"
                 yield k, what, f"end a cell that plots in plt.show(), and print no paths: {again}"
-        pictures = [output for output in cell.outputs if any(kind.startswith("image/") for kind in output.get("data", {}))]
+        shows = [[*output.get("data", {})] for output in cell.outputs]
+        pictures = [kinds for kinds in shows if any(kind.startswith("image/") for kind in kinds)]
         if len(pictures) > 1:
             yield k, f"the cell shows {len(pictures)} pictures under one name", f"one figure a cell: {again}"
         if pictures:

@@ -24,23 +24,23 @@ def outputs_from(cells, root):
     # The address in the setup cell, used in Colab alone, may change without making outputs stale.
     own = [[re.sub(r"git\+https://[^\"\s]+", "git+https://", c.source), c.metadata.get("tags", [])] for c in code]
     parts = {"the code": digest(json.dumps(own))}
-    tree = ast.parse("\n".join(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source) for cell in code))
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    text = "\n".join(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source) for cell in code)
+    words = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
 
     # Experiments are imported by name while the code runs; a chapter that names one depends on it.
     named = [path.stem for path in (root / "sigreg/experiments").glob("*.py") if path.stem in words]
-    waiting = [*names_used(tree), *(f"sigreg.experiments.{name}" for name in named)]
+    waiting = [*names_used(text), *(f"sigreg.experiments.{name}" for name in named)]
     while waiting:
         for module in modules_of(waiting.pop(), root):
             place = module.relative_to(root)
             if place.as_posix() not in parts:
                 source = module.read_text(encoding="utf-8")
                 parts[place.as_posix()] = digest(code_only(source))
-                waiting += names_used(ast.parse(source, place), package=".".join(place.parent.parts))
+                waiting += names_used(source, package=".".join(place.parent.parts))
 
     if len(parts) > 1:
-        data = [path for path in sorted((root / "sigreg").rglob("*")) if path.is_file()]
-        data = [path for path in data if path.suffix not in {".py", ".pyc", ".md"}]
+        data = [path for path in sorted((root / "sigreg").rglob("[!.]*[!~]")) if path.is_file()]
+        data = [path for path in data if path.suffix not in {".py", ".pyc", ".md"} and path.parent.name != "_records"]
         parts["data files of sigreg"] = digest("".join(f"{path.name} {digest(path.read_bytes())} " for path in data))
     for record in sorted((root / "book/_records").glob("*.json")):
         if record.stem in words:
@@ -64,16 +64,18 @@ def code_only(source):
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-def names_used(tree, package="sigreg"):
-    """Yield the dotted names that a syntax tree imports or looks up; relative imports are seen from `package`."""
-    for node in ast.walk(tree):
+@cache
+def names_used(source, package="sigreg"):
+    """Return the dotted names that Python `source` imports or looks up; relative imports are seen from `package`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield "sigreg.*" if alias.name == "sigreg" and alias.asname else alias.name
+            names.update("sigreg.*" if alias.name == "sigreg" and alias.asname else alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{base(node, package)}.{alias.name}" for alias in node.names)
+            names.update(f"{base(node, package)}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Attribute):
-            yield ast.unparse(node)
+            names.add(ast.unparse(node))
+    return names
 
 
 def base(node, package):

@@ -147,8 +147,9 @@ def test_what_is_not_running_prose_stays_as_it_is(build):
 def test_search_knows_statements_by_name(build):
     out, _ = build({"01_first.md": FIRST, "02_second.md": SECOND})
     index = json.loads((out / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
-    found = {f"{prefix}.{entry[4]}" for prefix, entries in index["objects"].items() for entry in entries}
-    assert {"Proposition 1.2 (Radial nuisance)", "Theorem 2.1", "Exercise 1.1 (Try)"} <= found
+    found = {f"{prefix}.{entry[4]}": entry[3] for prefix, entries in index["objects"].items() for entry in entries}
+    assert found["Proposition 1.2 (Radial nuisance)"] == "proposition-1-2"
+    assert found["Theorem 2.1"] == "theorem-2-1" and found["Exercise 1.1 (Try)"] == "exercise-1-1"
 
 
 @pytest.mark.parametrize(

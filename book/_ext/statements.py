@@ -278,7 +278,10 @@ class StatementDomain(Domain):
     def get_objects(self):
         for docname, boxes in self.data["boxes"].items():
             for box in boxes:
-                yield box.anchor, box.title, "box", docname, box.anchor, 1
+                yield box.title, box.title, "box", docname, box.anchor, 1
+
+    def get_type_name(self, type, primary=False):
+        return "statement"
 
     def targets(self) -> dict[str, tuple[str, str, str]]:
         """Anchor -> (page, fragment, hover title), of statements and of chapters."""
@@ -299,7 +302,7 @@ class StatementDomain(Domain):
             fromdocname,
             "",
         ):  # reported below, not in the book yet, or this page
-            return contnode
+            return nodes.Text(contnode.astext())
         docname, fragment, title = where
         return make_refnode(builder, fromdocname, docname, fragment, contnode, title)
 

@@ -176,7 +176,7 @@ def test_executing_again_gives_the_same_bytes(book):
 def test_a_book_without_chapters_is_in_order(book):
     shutil.rmtree(book / "notebooks")
     done = tool(book, "check")
-    assert (done.returncode, done.stdout) == (0, "0 chapters, 0 problems\n")
+    assert (done.returncode, done.stdout) == (0, "chapters: 0, problems: 0\n")
 
 
 def test_the_command_lists_problems_and_fails(book):
@@ -184,7 +184,7 @@ def test_the_command_lists_problems_and_fails(book):
     done = tool(book, "check")
     assert done.returncode == 1
     assert "notebooks/01_tiny.md: there is no section `## Exercises`: add it" in done.stdout
-    assert "1 chapters, 2 problems" in done.stdout
+    assert "chapters: 1, problems: 2" in done.stdout
 
 
 # --- The two halves -------------------------------------------------------------------------------------------------
@@ -242,11 +242,19 @@ def test_metadata_of_another_program(book, change):
 
 
 @pytest.mark.parametrize(
-    "half, text", [("ipynb", '{"cells": ['), ("ipynb", ""), ("md", "```{code-cell}\n---\na: [\n---\n1\n```\n")]
+    "half, text",
+    [
+        ("ipynb", '{"cells": ['),
+        ("ipynb", ""),
+        ("ipynb", '{"cells": [{"cell_type": "code"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'),
+        ("md", "```{code-cell}\n---\na: [\n---\n1\n```\n"),
+    ],
 )
 def test_a_file_that_cannot_be_read(book, half, text):
     (book / f"notebooks/01_tiny.{half}").write_text(text)
-    assert f"notebooks/01_tiny.{half}: it cannot be read" in "\n".join(problems(book))
+    assert only_problem(book).startswith(f"notebooks/01_tiny.{half}: it cannot be read (")
+    cells = pairs.read_text_half(book / "notebooks/01_tiny.md") if half == "ipynb" else []
+    assert not pairs.still_valid(text, cells, sources.outputs_from(cells, book))
 
 
 # --- Stale outputs --------------------------------------------------------------------------------------------------

@@ -47,6 +47,16 @@ def read_text_half(path):
     return jupytext.reads(path.read_text(encoding="utf-8"), "md:myst").cells
 
 
+def read_notebook(text):
+    """Return the notebook that the text of an .ipynb describes; ValueError if it is not one."""
+    try:
+        notebook = nbformat.reads(text, as_version=4)
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise ValueError(error.message) from None
+    return notebook
+
+
 def written(cells, came_from):
     """Return the text of the .ipynb: these cells, ids that follow from their content, no metadata that could vary."""
     cells, seen = [nbformat.from_dict(dict(cell)) for cell in cells], Counter()
@@ -102,22 +112,23 @@ def check_pair(stem, root=ROOT):
 
     address = stamp.present_address(root)
     problems = [*report(".md", text_problems(stem, cells, address)), *report(".md", code_problems(cells, address))]
+    notes = [f"notebooks/{stem}.md: {note}" for note in notes_on_prose(cells)]
+    if not notebook.exists():
+        return [*problems, *report(".md", [(None, "there is no .ipynb beside it", run)])], notes, cells
     try:
         came_from = outputs_from(cells, root)
-        if notebook.exists():
-            executed = nbformat.read(notebook, as_version=4)
-            problems += report(".ipynb", differences(cells, executed, came_from, run))
-            problems += report(".ipynb", output_problems(executed.cells))
-            if not problems and written(executed.cells, came_from) != notebook.read_text(encoding="utf-8"):
-                problems += report(".ipynb", [(None, "another program saved it, with changes to its metadata", run)])
-        else:
-            problems += report(".md", [(None, "there is no .ipynb beside it", run)])
+        executed = read_notebook(notebook.read_text(encoding="utf-8"))
     except SyntaxError as error:
         shown = f"{error.msg}: {(error.text or '').strip()!r}"
         problems += report(".md", [(None, f"its code, or a module it uses, is not Python ({shown})", "correct it")])
     except ValueError as error:
-        problems += report(".ipynb", [(None, f"it cannot be read ({str(error)[:80]})", f"remove it, then {run}")])
-    return problems, [f"notebooks/{stem}.md: {note}" for note in notes_on_prose(cells)], cells
+        problems += report(".ipynb", [(None, f"it cannot be read ({str(error)[:80]})", run)])
+    else:
+        problems += report(".ipynb", differences(cells, executed, came_from, run))
+        problems += report(".ipynb", output_problems(executed.cells))
+        if not problems and written(executed.cells, came_from) != notebook.read_text(encoding="utf-8"):
+            problems += report(".ipynb", [(None, "another program saved it, with changes to its metadata", run)])
+    return problems, notes, cells
 
 
 def line_numbers(text, cells):
@@ -195,7 +206,7 @@ def bring_up_to_date(stem, root=ROOT, force=False):
 def still_valid(before, cells, came_from):
     """If the notebook text `before` holds outputs of this very code, give them to `cells`; return whether it does."""
     try:
-        executed = nbformat.reads(before, as_version=4)
+        executed = read_notebook(before)
     except ValueError:
         return False
     new, old = ([cell for cell in half if cell.cell_type == "code"] for half in (cells, executed.cells))
@@ -291,7 +302,7 @@ def main(arguments=None):
     root = options.root.resolve()
     if options.action == "check":
         problems, notes = check(root)
-        print(*notes, *problems, f"{len(stems(root))} chapters, {len(problems)} problems", sep="\n")
+        print(*notes, *problems, f"chapters: {len(stems(root))}, problems: {len(problems)}", sep="\n")
         return bool(problems)
     chosen = [re.sub(r"\.(md|ipynb)$", "", Path(name).name) for name in options.files] or stems(root)
     for stem in chosen:

@@ -495,6 +495,8 @@ def _grid(knots, t_max):
 
 def _statistic_per_view(z, directions, knots, t_max, group):
     """(V,) values of SIGReg for codes ``z`` (V, N, D)."""
+    if torch.compiler.is_compiling() and group is None and _compiled_sliced is not None:
+        return _compiled_sliced(z, directions, knots, t_max, torch.is_grad_enabled() and z.requires_grad)[0]
     fast = functools.partial(_sliced_and_slope, knots=knots, t_max=t_max, group=group)
     plain = functools.partial(_plain_sliced, knots=knots, t_max=t_max) if group is None else None
     return _per_view(z, directions, fast, plain)
@@ -567,6 +569,7 @@ def _visit(angle, grid, count, with_slope, group):
 # ---------------------------------------------------------------------------------------------------------
 
 
+@torch.compiler.disable
 def _per_view(z, directions, fast, plain):
     with_slope = torch.is_grad_enabled() and z.requires_grad
     return _PerView.apply(z, directions, fast, plain, with_slope)[0]
@@ -644,6 +647,36 @@ class _ScaleSlope(torch.autograd.Function):
             return pull(upstream)[0], None, None, pull(upstream)[1], None
         in_grad, in_z, in_directions = torch.func.vjp(first_derivative, grad, z, directions)[1](upstream)
         return in_grad, None, None, in_z, in_directions
+
+
+if hasattr(torch.library, "custom_op"):  # torch >= 2.4; before, torch.compile breaks its graph here
+
+    @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())
+    def _compiled_sliced(
+        z: torch.Tensor, directions: torch.Tensor, knots: int, t_max: float, with_slope: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same visit as one opaque operation, which torch.compile can put in a whole graph."""
+        return _sliced_and_slope(z, directions, with_slope, knots=knots, t_max=t_max, group=None)
+
+    @_compiled_sliced.register_fake
+    def _(z, directions, knots, t_max, with_slope):
+        v, n, d = z.shape
+        dtype = _compute_dtype(z)
+        return z.new_empty(v, dtype=dtype), z.new_empty(v, n if with_slope else 0, d, dtype=dtype)
+
+    def _keep_slope(ctx, inputs, output):
+        ctx.dtype = inputs[0].dtype
+        ctx.save_for_backward(output[1])
+
+    def _scale_slope(ctx, grad, _):
+        if ctx.needs_input_grad[1]:
+            raise NotImplementedError("the gradient with respect to directions is not compiled: call it eagerly")
+        (slope,) = ctx.saved_tensors
+        return (grad.view(-1, 1, 1) * slope).to(ctx.dtype), None, None, None, None
+
+    _compiled_sliced.register_autograd(_scale_slope, setup_context=_keep_slope)
+else:
+    _compiled_sliced = None
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -71,8 +71,7 @@ def load_record(name: str, folder=None) -> dict:
             return _checked(path)
     searched = ", ".join(str(place) for place in folders)
     raise FileNotFoundError(
-        f"no record '{name}.json' in {searched}: "
-        f"make it with `python -m sigreg.reproduce run {name} --preset full`"
+        f"no record '{name}.json' in {searched}: make it with `python -m sigreg.reproduce run {name} --preset full`"
     )
 
 
@@ -151,8 +150,7 @@ def describe(record: dict) -> str:
     runs = provenance["runs"]
     commits = list(
         dict.fromkeys(
-            (run["commit"] or "unknown")[:10] + (" with local changes" if run["dirty"] else "")
-            for run in runs
+            (run["commit"] or "unknown")[:10] + (" with local changes" if run["dirty"] else "") for run in runs
         )
     )
     devices = list(dict.fromkeys(run["device"] for run in runs))
@@ -274,9 +272,7 @@ def _commit(paths):
 
 def _git(*arguments):
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -87,14 +87,10 @@ def load_experiment(name: str) -> ModuleType:
     elif name in experiment_names():
         module = importlib.import_module(f"sigreg.experiments.{name}")
     else:
-        raise ValueError(
-            f"no experiment {name!r}: choose from {', '.join(experiment_names())}, or give a .py file"
-        )
+        raise ValueError(f"no experiment {name!r}: choose from {', '.join(experiment_names())}, or give a .py file")
     lacking = [part for part in ("SEEDS", "units", "run_unit", "summary") if not hasattr(module, part)]
     if lacking or not module.__doc__:
-        raise ValueError(
-            f"experiment {name!r} lacks {', '.join(lacking) or 'a docstring'}: see help(sigreg.reproduce)"
-        )
+        raise ValueError(f"experiment {name!r} lacks {', '.join(lacking) or 'a docstring'}: see help(sigreg.reproduce)")
     return module
 
 
@@ -213,9 +209,7 @@ def _do(job, todo, path):
     terminal = sys.stderr.isatty()
     quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
     with open(path, "a", encoding="utf-8") as file:
-        for unit in tqdm(
-            todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet
-        ):
+        for unit in tqdm(todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet):
             file.write(records.to_json(job.work(unit)) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -260,9 +254,7 @@ def _settle(record, out, overwrite):
     path = out / f"{record['name']}.json"
     kept = {_key(entry["unit"]) for entry in record["units"]}
     old = records.load_record(record["name"], out) if path.is_file() else None
-    alike = old and all(
-        old["provenance"].get(k) == record["provenance"][k] for k in ("preset", "code", "device")
-    )
+    alike = old and all(old["provenance"].get(k) == record["provenance"][k] for k in ("preset", "code", "device"))
     if alike and kept <= {_key(entry["unit"]) for entry in old["units"]}:
         kept = {_key(entry["unit"]) for entry in old["units"]}
         record.update(old)
@@ -302,9 +294,7 @@ def _claimed(path):
         except ImportError:
             pass
         except OSError:
-            raise Refused(
-                f"another process is at work on {path}: wait for it, or give each its --shard"
-            ) from None
+            raise Refused(f"another process is at work on {path}: wait for it, or give each its --shard") from None
         yield
     lock.unlink(missing_ok=True)
 
@@ -327,9 +317,7 @@ def main(arguments=None) -> int:
     try:
         return {"list": _list, "run": _run, "status": _status}[options.command](options)
     except KeyboardInterrupt:
-        print(
-            "\nstopped; every finished unit is kept, and the same command goes on from there", file=sys.stderr
-        )
+        print("\nstopped; every finished unit is kept, and the same command goes on from there", file=sys.stderr)
         return 130
 
 
@@ -341,22 +329,14 @@ def _parser():
     commands.add_parser("list", help="the experiments, and how large each preset is")
     status = commands.add_parser("status", help="which records are there, and whether today's code made them")
     runner = commands.add_parser("run", help="run experiments; a run that was stopped goes on where it ended")
-    runner.add_argument(
-        "names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'"
-    )
-    runner.add_argument(
-        "--preset", choices=PRESETS, default="default", help="the size (default: %(default)s)"
-    )
+    runner.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
+    runner.add_argument("--preset", choices=PRESETS, default="default", help="the size (default: %(default)s)")
     runner.add_argument("--seeds", type=int, help="how many seeds (default: the preset's own number)")
     runner.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    runner.add_argument(
-        "--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares"
-    )
+    runner.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares")
     runner.add_argument("--overwrite", action="store_true", help="replace results that were made otherwise")
     for command in (runner, status):
-        command.add_argument(
-            "--out", type=Path, help="folder of the records (default: book/_records, or ./records)"
-        )
+        command.add_argument("--out", type=Path, help="folder of the records (default: book/_records, or ./records)")
     return parser
 
 
@@ -393,9 +373,7 @@ def _run(options):
     with _process_group(options.device) as device:
         for name in names:
             try:
-                record = run(
-                    name, options.preset, options.seeds, device, options.shard, options.out, options.overwrite
-                )
+                record = run(name, options.preset, options.seeds, device, options.shard, options.out, options.overwrite)
             except Refused as error:
                 print(f"refused: {error}", file=sys.stderr)
                 refused += 1
@@ -425,9 +403,7 @@ def _status(options):
             record = records.load_record(name, out)
             same = record["provenance"]["code"] == code
             print(records.describe(record))
-            print(
-                f"  made by {'the code that stands' if same else 'other code than stands now: run it again'}"
-            )
+            print(f"  made by {'the code that stands' if same else 'other code than stands now: run it again'}")
         except FileNotFoundError:
             print(f"{name}: no record in {out}")
         for path in _partial_files(out, name):

@@ -26,9 +26,7 @@ def _record(name="toy", units=2):
         "wall_seconds": 1.5,
         "runs": [run],
     }
-    entries = [
-        {"unit": {"seed": seed}, "result": {"rate": seed / 3}, "seconds": 0.75} for seed in range(units)
-    ]
+    entries = [{"unit": {"seed": seed}, "result": {"rate": seed / 3}, "seconds": 0.75} for seed in range(units)]
     return {"name": name, "description": "A toy.", "provenance": provenance, "units": entries}
 
 
@@ -136,9 +134,7 @@ def test_commit_and_dirty(tmp_path, monkeypatch):
         subprocess.run([*git, *arguments], check=True, capture_output=True)
     monkeypatch.setattr(records, "PACKAGE", package)
     monkeypatch.delenv("SIGREG_COMMIT", raising=False)
-    head = subprocess.run(
-        [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     other.write_text("y = 2\n")
     facts = records.run_facts([source], "cpu")
     assert (facts["commit"], facts["dirty"]) == (head, False)

@@ -17,7 +17,9 @@ FIRST = r"""# 1. First
 
 > **Before you start.** *You need:* patience. *Time:* a minute.
 
-See Proposition 1.2 and Chapter 2; Chapter 9 is not written. `Theorem 7.7` is code,
+See Proposition 1.2 and Chapter 2; Chapter 9 is not written, and
+$$ c = d $$
+is displayed. `Theorem 7.7` is code,
 [Theorem 3.1 of another book](https://example.org) a link.
 
 > **Definition 1.1 (Code, with $\beta$).** A map $w$.
@@ -73,8 +75,8 @@ def build(tmp_path, monkeypatch):
         notebooks = "myst_nb" in extensions
         suffixes = {".md": "myst-nb", ".ipynb": "myst-nb"} if notebooks else {".md": "markdown"}
         (source / "conf.py").write_text(
-            f"extensions = {[*extensions, 'statements']}\nmyst_enable_extensions = ['dollarmath']\n"
-            f"source_suffix = {suffixes}\n"
+            f"extensions = {[*extensions, 'statements']}\nsource_suffix = {suffixes}\n"
+            "myst_enable_extensions = ['dollarmath']\nmyst_dmath_double_inline = True\n"
             "numfig = True\nnb_execution_mode = 'off'\nsuppress_warnings = ['myst.header']\n"
         )
         app = SphinxTestApp("html", srcdir=source, builddir=tmp_path / "build", parallel=parallel)
@@ -107,6 +109,13 @@ def test_boxes_anchors_and_titles(build):
     assert first.count("<blockquote>") == 1
     # Every named box can be pointed at.
     assert first.count('href="#proposition-1-2" title="Link to this statement"') == 1
+
+
+def test_displays_stand_between_paragraphs_not_in_them(build):
+    first, _, _ = pair(build)
+    before, after = first.split("\\[ c = d \\]")
+    assert before.rstrip().endswith('<div class="math notranslate nohighlight">') and "</p>" in before[-80:]
+    assert after.split()[:3] == ["</div>", "<p>", "is"]
 
 
 def test_unnumbered_boxes_have_no_anchor_and_the_opening_box_is_a_list(build):

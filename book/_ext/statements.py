@@ -205,6 +205,23 @@ def label_folds(document: nodes.document, docname: str) -> None:
             _warn("a <details> opens and does not close in the same section, list or box", docname, parent.line)
 
 
+def free_displays(document: nodes.document) -> None:
+    """Move displayed mathematics out of paragraphs, which cannot hold a block in HTML."""
+    for paragraph in list(document.findall(nodes.paragraph)):
+        if not any(isinstance(child, nodes.math_block) for child in paragraph.children):
+            continue
+        blocks: list[nodes.Element] = []
+        for child in list(paragraph.children):
+            if isinstance(child, nodes.math_block):
+                blocks.append(child)
+                continue
+            if not blocks or isinstance(blocks[-1], nodes.math_block):
+                blocks.append(nodes.paragraph())
+                blocks[-1].source, blocks[-1].line = paragraph.source, paragraph.line
+            blocks[-1] += child
+        paragraph.replace_self([block for block in blocks if block.astext().strip()])
+
+
 # Mentions ----------------------------------------------------------------------------------------------
 
 
@@ -355,6 +372,7 @@ def _warn(message: str, docname: str, line: int | None) -> None:
 
 def read(app, doctree: nodes.document) -> None:
     domain, docname = app.env.get_domain("statement"), app.env.docname
+    free_displays(doctree)
     domain.data["boxes"][docname] = make_boxes(doctree, docname)
     label_folds(doctree, docname)
     domain.data["mentions"][docname] = link_mentions(doctree, docname)

@@ -18,6 +18,7 @@ addEventListener("load", async () => {
   for (const control of document.querySelectorAll("details.hide > summary, .search-button-field")) {
     control.removeAttribute("aria-label");
   }
+  for (const entry of document.querySelectorAll(".citation-list, .citation")) entry.removeAttribute("role");
   if (window.MathJax?.startup) await MathJax.startup.promise;
   repair();
   document.addEventListener("toggle", repair, true);

@@ -54,7 +54,7 @@ def gaussian_log_density_matrix(w, mean, log_std):
         arXiv 1905.06922, eq. 10.
 
     Derived in:
-        Chapter 3, Definition 3.4.
+        Chapter 3, Definition 3.5.
 
     Example:
         >>> w = torch.zeros(1, 2)
@@ -95,7 +95,7 @@ def minibatch_rate(w, mean, log_std, labels=None, *, include_self=True):
         Fischer (2020), arXiv 2002.05379, eq. 14, for the conditional form.
 
     Derived in:
-        Chapter 3, Proposition 3.5.
+        Chapter 3, Proposition 3.6.
 
     Example:
         Two codes far apart. The own-sample rate stops at log 2, whatever the distance:
@@ -147,7 +147,7 @@ def defensive_rate(w, mean, log_std, labels=None, *, weight=0.5):
         Ours; the mixture is the defensive mixture of Hesterberg (1995), Technometrics 37(2), put to a new use.
 
     Derived in:
-        Chapter 3, Proposition 3.8.
+        Chapter 3, Proposition 3.10.
 
     Example:
         Codes far apart: still the slope of the rate, here -1 for D = 1 (the own-sample estimate has slope 0).
@@ -199,7 +199,7 @@ def pairwise_rate(mean, log_std, labels=None, *, weight=0.5):
         Tracey (2017), arXiv 1706.02419, build on.
 
     Derived in:
-        Chapter 3, Proposition 3.9.
+        Chapter 3, Proposition 3.11.
 
     Example:
         >>> mean = torch.linspace(-9, 9, 64).double()[:, None]
@@ -286,7 +286,7 @@ def vib_rate(mean, log_std):
         Alemi, Fischer, Dillon and Murphy (2017), arXiv 1612.00410, eq. 14-17.
 
     Derived in:
-        Chapter 3, Proposition 3.3.
+        Chapter 3, Proposition 3.4.
 
     Example:
         >>> vib_rate(torch.zeros(4, 2), torch.zeros(4, 2)).item()
@@ -324,7 +324,7 @@ def variational_ceb_rate(mean, log_std, labels, class_mean, class_log_std):
         Fischer (2020), arXiv 2002.05379, eqs. 12-14.
 
     Derived in:
-        Chapter 3, Proposition 3.3.
+        Chapter 3, Proposition 3.4.
 
     Example:
         >>> mean, labels = torch.tensor([[5.0], [-5.0]]), torch.tensor([0, 1])
@@ -365,7 +365,7 @@ def bottleneck_loss(logits, labels, rate, beta):
         Fischer (2020), arXiv 2002.05379, eq. 10 and 15, with beta = 1 / gamma.
 
     Derived in:
-        Chapter 3, Definition 3.2.
+        Chapter 3, Propositions 3.2 and 3.4.
 
     Example:
         >>> bottleneck_loss(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor(2.0), beta=0.5).item()
@@ -407,7 +407,7 @@ def minibatch_relevance(w, mean, log_std, labels, *, include_self=True):
         The decomposition I(X;W) = I(X;W|Y) + I(W;Y): Fischer (2020), arXiv 2002.05379, section 2.
 
     Derived in:
-        Chapter 3, Proposition 3.6.
+        Chapter 3, Proposition 3.8.
 
     Example:
         Two classes, told apart perfectly: log 2.
@@ -445,7 +445,7 @@ def pointwise_rate(w, mean, log_std, reference_mean, reference_log_std):
         Alemi, Fischer and Dillon (2018), arXiv 1807.00906, use the variational form of this score.
 
     Derived in:
-        Chapter 3, section 3.7.
+        Chapter 3, section 3.8.
 
     Example:
         >>> known = torch.zeros(100, 1)
@@ -502,7 +502,7 @@ def held_out_information(w, mean, log_std, labels, *, weight=0.5):
         Poole et al. (2019), arXiv 1905.06922, section 2.4.
 
     Derived in:
-        Chapter 3, Propositions 3.5 and 3.8.
+        Chapter 3, Propositions 3.6 and 3.10.
 
     Example:
         >>> generator = torch.Generator().manual_seed(2)

@@ -210,7 +210,7 @@ def bottleneck_objective(method):
         Fischer (2020), arXiv 2002.05379, eq. 15; Alemi et al. (2017), arXiv 1612.00410, eq. 17.
 
     Derived in:
-        Chapter 3, Definition 3.2.
+        Chapter 3, Propositions 3.2 and 3.4.
 
     Example:
         >>> bottleneck_objective("mine")

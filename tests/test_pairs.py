@@ -431,7 +431,7 @@ def test_the_name_of_the_file_has_the_number(book):
 
 def test_prose_is_noted_but_does_not_fail(book):
     _, (note,) = pairs.check(book)
-    assert note.endswith("words between code cells should be 60 to 170, but are 3 before cell 4, 0 before cell 5")
+    assert note.endswith("words between code cells should be 60 to 170, but are 2 before cell 4, 0 before cell 5")
     edit(book / "notebooks/01_tiny.md", "Half of", "half of " * 40)
     assert pairs.check(book)[1][0].endswith("but are 0 before cell 5")
 
@@ -454,7 +454,7 @@ def test_a_failing_run_writes_nothing_and_the_others_go_on(book, monkeypatch):
     stamp.main(["--root", str(book)])
     done = tool(book, "run", "--jobs", "2", "notebooks/02_bad.md", "03_good")
     assert done.returncode == 1
-    assert "02_bad: FAILED at cell 4 of 4; no notebook was written" in done.stdout
+    assert "02_bad: FAILED at cell 4 (line 24 of the .md); no notebook was written" in done.stdout
     assert "ZeroDivisionError" in done.stdout and "1 / 0" in done.stdout
     assert "03_good: executed in " in done.stdout
     assert "left to do: notebooks/03_good.ipynb: cell 3 " in done.stdout and "wrote to stderr: 'careful'" in done.stdout

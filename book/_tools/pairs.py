@@ -226,6 +226,7 @@ def execute(stem, cells, root):
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     started, report = {}, []
+    lines = line_numbers((root / f"notebooks/{stem}.md").read_text(encoding="utf-8"), cells)
 
     def on_start(cell, cell_index):
         started[cell_index + 1] = time.perf_counter()
@@ -233,7 +234,7 @@ def execute(stem, cells, root):
     def on_end(cell, cell_index, **_):
         seconds = time.perf_counter() - started[cell_index + 1]
         if seconds > SLOW_CELL:
-            report.append(f"  cell {cell_index + 1} took {seconds:.0f} s: {cell.source.strip().splitlines()[0]}")
+            report.append(f"  cell {cell_index + 1} (line {lines[cell_index + 1]} of the .md) took {seconds:.0f} s")
 
     client = NotebookClient(
         nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC}),
@@ -254,7 +255,8 @@ def execute(stem, cells, root):
         try:
             client.execute(env=kernel_environment(root, scratch))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            report.append(f"{stem}: FAILED at cell {max(started)} of {len(cells)}; no notebook was written\n{error}")
+            where = f"cell {max(started)} (line {lines[max(started)]} of the .md)" if started else "the start"
+            report.append(f"{stem}: FAILED at {where}; no notebook was written\n{error}")
             return False, report
     seconds = time.perf_counter() - begin
     for cell in cells:

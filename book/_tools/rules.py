@@ -102,8 +102,11 @@ def notes_on_prose(cells):
     """Yield a line if stretches of prose between two code cells are shorter or longer than they should be."""
     words, odd, first = 0, [], True
     for k, cell in enumerate(cells, 1):
-        if cell.cell_type == "markdown":
-            words += len(cell.source.split())
+        if cell.cell_type == "markdown":  # what is folded, and mathematics, do not count
+            prose = re.sub(r"(?s)<details>.*?</details>|\$\$.*?\$\$|\$[^$]+\$", "", cell.source)
+            words += len(re.findall(r"\w[\w'’-]*", prose))
+            continue
+        if {"hide-cell", "remove-cell"} & {*cell.metadata.get("tags", [])}:
             continue
         if not first and not FEWEST_WORDS <= words <= MOST_WORDS:
             odd.append(f"{words} before cell {k}")

@@ -75,6 +75,20 @@ def load_record(name: str, folder=None) -> dict:
     )
 
 
+def load_benchmark(name: str) -> dict:
+    """Read the stored timings ``benchmarks/results/NAME.json``, from the checkout or the installed package.
+
+    Raises:
+        FileNotFoundError: neither holds it; the message says how to make it.
+    """
+    folders = [PACKAGE.parent / "benchmarks" / "results", PACKAGE / "_benchmarks"]
+    for place in folders:
+        if (place / f"{name}.json").is_file():
+            return json.loads((place / f"{name}.json").read_text(encoding="utf-8"))
+    searched = ", ".join(str(place) for place in folders)
+    raise FileNotFoundError(f"no timings '{name}.json' in {searched}: `make bench` measures them on this machine")
+
+
 def _checked(path):
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -81,6 +81,16 @@ def test_search_order(tmp_path, monkeypatch):
     assert records.output_folder() == tmp_path / "chosen"
 
 
+def test_timings_are_found_in_the_checkout_and_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PACKAGE", tmp_path / "sigreg")
+    with pytest.raises(FileNotFoundError, match="make bench"):
+        records.load_benchmark("fast")
+    for folder in ("sigreg/_benchmarks", "benchmarks/results"):  # the checkout comes first
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "fast.json").write_text(json.dumps({"from": folder}))
+        assert records.load_benchmark("fast") == {"from": folder}
+
+
 def test_rows_are_flat_and_describe_names_the_run():
     assert records.rows(_record())[1] == {"seed": 1, "rate": 1 / 3}
     text = records.describe(_record())

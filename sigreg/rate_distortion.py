@@ -15,6 +15,7 @@ All quantities are in nats.
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -215,14 +216,15 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     The search starts from the finest code (one codeword for each input; for many inputs, codewords that cover
     them) at every beta, iterates Blahut and Arimoto's step, merges codewords that meet and drops those that die, and
     accelerates the rest by safeguarded Anderson extrapolation. Then it looks for a missing codeword: some q with
-    G(q) > 1 (see the top of this module), among single inputs, the codewords of neighbouring betas, random mixtures, and what
-    these climb to. Found ones join the code and the search resumes; it ends when log max G <= ``tolerance``.
+    G(q) > 1 (see the top of this module), among single inputs, the codewords of neighbouring betas, random mixtures,
+    and what these climb to. Those found join the code and the search resumes. It ends when log max G is at most
+    ``tolerance``, or when two rounds running lower the Lagrangian by at most a twentieth of it each.
 
-    *Guaranteed:* the Lagrangian never rises; the code returned is the image of Blahut and Arimoto's step, so its
-    decoder holds the centroids exactly; no code is better by more than ``gap`` *if* no G(q) was missed. *Not
-    guaranteed:* that the search for the maximum of G, which is not concave, missed none. With ``n_codewords`` smaller than the
-    optimum needs, the problem is not convex any more: then codewords are merged in pairs, the cheapest first, neighbouring betas
-    exchange solutions, the result is a fixed point, and ``gap`` compares it with codes of any size.
+    *Guaranteed:* the iteration never raises the Lagrangian; the code returned is the image of Blahut and Arimoto's
+    step, so its decoder holds the centroids exactly; no code is better by more than ``gap``, *if* the search missed no
+    higher G(q). *Not guaranteed:* that it missed none, since G is not concave. With ``n_codewords`` below what the
+    optimum needs the problem is not convex any more: then codewords are merged in pairs, the cheapest first, and
+    neighbouring betas exchange solutions; the result is a fixed point, and ``gap`` compares it with codes of any size.
 
     Args:
         joint: p(x, y), shape (X, Y); zero rows and columns are legal. float32 input is solved in float64.
@@ -233,8 +235,8 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
         max_rounds: the most rounds of iteration and search.
 
     Returns:
-        :class:`InformationCurve` in the dtype and on the device of ``joint``; K is the largest number of codewords in use, or
-        ``n_codewords`` if given.
+        :class:`InformationCurve` in the dtype and on the device of ``joint``; K is the largest number of codewords in
+        use, or ``n_codewords`` if given. ``converged`` says whether the search ended as described.
 
     Raises:
         TypeError: ``joint`` or ``betas`` is not a floating tensor.
@@ -249,7 +251,7 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     >>> joint = torch.tensor([[0.45, 0.05], [0.05, 0.45]], dtype=torch.float64)
     >>> curve = information_bottleneck(joint, torch.tensor([1.5, 1.6, 4.0], dtype=torch.float64))
     >>> [round(r, 4) for r in curve.rate.tolist()]  # nothing is worth its price before beta = 1.5625
-    [0.0, 0.0237, 0.6...]
+    [0.0, 0.0892, 0.6859]
     """
     joint = _require_joint(joint)
     betas = _require_betas(betas)
@@ -276,9 +278,138 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     return _curve(source, joint, betas, weight[back], q[back], gap[back], converged[back.to(joint.device)])
 
 
+def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, generator=None, steps=2000):
+    r"""Codes that minimise the squared Lagrangian, which can stop anywhere on a straight stretch of the curve.
+
+    .. math:: \min_{p(w|x)} \; I(X;W)^2 - \lambda\, I(W;Y)
+
+    Where the curve is straight (deterministic labels: I(W;Y) = I(X;W) up to H(Y)), the plain Lagrangian has the
+    same value all along, and can only jump from one end to the other. The square is strictly convex in the rate and
+    picks one point, here I(X;W) = min(lambda / 2, H(Y)). Each step is Blahut and Arimoto's with
+    beta = lambda / (2 I(X;W)), taken in part: the log encoder moves by a fraction that is halved until the objective
+    does not rise.
+
+    Args:
+        joint: p(x, y), shape (X, Y).
+        multipliers: lambda, shape (B,), positive.
+        n_codewords: codewords allowed, at most X. Default: the number of distinct predictions, at most Y + 1.
+        generator: draws the starting encoders; the default is a fresh one with seed 0.
+        steps: the most iterations.
+
+    Returns:
+        :class:`InformationCurve` whose ``betas`` are lambda / (2 I(X;W)), the slope at which each code sits; ``gap``
+        is NaN, since nothing is certified: the result is a local minimum.
+
+    Raises:
+        TypeError, ValueError: as :func:`information_bottleneck`.
+
+    Reference: Kolchinsky, Tracey and Van Kuyk (2019), section 5.
+
+    Derived in: Chapter 1, on deterministic labels.
+
+    >>> joint = torch.eye(2, dtype=torch.float64) / 2  # the label is the input
+    >>> curve = squared_information_bottleneck(joint, torch.tensor([0.5, 1.0], dtype=torch.float64))
+    >>> [round(r, 3) for r in curve.rate.tolist()], [round(r, 3) for r in curve.relevance.tolist()]
+    ([0.25, 0.5], [0.25, 0.5])
+    """
+    joint = _require_joint(joint)
+    multipliers = _require_betas(multipliers, "multipliers")
+    if n_codewords is not None and not 1 <= n_codewords <= joint.shape[0]:
+        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {joint.shape[0]}, got {n_codewords}")
+    source = _Source(joint)
+    weigh = multipliers.to(source.px)
+    size = n_codewords or min(len(source.p), len(source.py) + 1)
+    random = torch.rand(len(source.p), size, generator=_default(generator), dtype=torch.float64).to(source.p)
+    near = source.p @ source.p[source.cover(size)].clamp_min(TINY).log().T  # leans to the nearest of a cover
+    log_encoder = (0.1 * random + near.clamp_min(-3)).log_softmax(1).repeat(len(weigh), 1, 1)  # (B, X, K)
+
+    def state(log_encoder):
+        encoder = log_encoder.exp()
+        marginal = source.px @ encoder  # (B, K)
+        q = (encoder.transpose(1, 2) * source.px) @ source.p / marginal[:, :, None].clamp_min(TINY)
+        rate = ((encoder * (log_encoder - marginal.clamp_min(TINY).log()[:, None, :])).sum(2) @ source.px).clamp_min(0)
+        relevance = (marginal * (torch.special.xlogy(q, q / source.py)).sum(2)).sum(1)
+        return marginal, q, rate, relevance, rate.square() - weigh * relevance
+
+    marginal, q, rate, relevance, value = state(log_encoder)
+    pace, settled = torch.full_like(weigh, 0.5), torch.zeros_like(weigh)
+    for _ in range(steps):
+        beta = weigh / (2 * rate.clamp_min(1e-9))
+        logits = source._scores(q, beta).transpose(1, 2) + marginal.clamp_min(TINY).log()[:, None, :]
+        trial = log_encoder + pace[:, None, None] * (logits - log_encoder)
+        trial = trial.log_softmax(2).clamp_min(-600)
+        new = state(trial)
+        better = new[4] <= value + 1e-15
+        settled = torch.where(better & (value - new[4] < 1e-13), settled + 1, 0 * settled)
+        log_encoder = torch.where(better[:, None, None], trial, log_encoder)
+        marginal, q, rate, relevance, value = (
+            torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b)
+            for a, b in zip(new, (marginal, q, rate, relevance, value), strict=True)
+        )
+        pace = torch.where(better, (pace * 1.1).clamp_max(1), pace / 2)
+        if ((settled >= 20) | (pace < 1e-6)).all():
+            break
+    beta = weigh / (2 * rate.clamp_min(1e-9))
+    encoder = log_encoder.exp()
+    curve = _informations(source, joint, encoder)
+    unknown = torch.full_like(curve[0], math.nan)
+    return InformationCurve(beta.to(joint), *curve, unknown, ((settled >= 20) | (pace < 1e-6)).to(joint.device))
+
+
+def annealing_tree(joint, curve):
+    r"""Which codewords of the finest code come together as beta falls.
+
+    A codeword of one beta descends to the codeword of the next smaller beta that takes most of its mass,
+    :math:`\arg\max_{w'} \sum_x p(x) p(w|x) p'(w'|x)`; two leaves are joined at the largest beta at which they share
+    a codeword. (An optimal code need not refine the one before it; the tree is what remains when each codeword is
+    given one parent.)
+
+    Args:
+        joint: p(x, y), shape (X, Y).
+        curve: an :class:`InformationCurve` of that joint, with at least two betas.
+
+    Returns:
+        ``leaves`` (L,): the codewords in use at the largest beta, by index; ``codeword`` (B, L): for each beta, in
+        the order of ``curve.betas``, the codeword that holds the leaf; ``joined`` (L, L): the largest beta at which
+        two leaves share a codeword (infinite on the diagonal, zero if never).
+
+    Raises:
+        ValueError: fewer than two betas, or a curve of another joint.
+        TypeError: ``joint`` is not a floating tensor.
+
+    Reference: Tishby, Pereira and Bialek (1999), section 3.4; Rose (1998) for deterministic annealing.
+
+    Derived in: Chapter 1, on the annealing tree.
+
+    >>> joint = torch.tensor([[8, 1, 1], [8, 1, 1], [1, 7, 2], [1, 2, 7.0]], dtype=torch.float64) / 40
+    >>> curve = information_bottleneck(joint, torch.logspace(0, 1.5, 30, dtype=torch.float64))
+    >>> leaves, codeword, joined = annealing_tree(joint, curve)
+    >>> len(leaves), joined[1, 2].item() > joined[0, 1].item()  # the two mixed rows stay together longest
+    (3, True)
+    """
+    px = _require_joint(joint).sum(1)
+    if curve.encoder.shape[1] != len(px):
+        raise ValueError(f"curve has {curve.encoder.shape[1]} inputs and joint {len(px)}: pass the joint of the curve")
+    if len(curve.betas) < 2:
+        raise ValueError(f"curve must have at least two betas to be a tree, got {len(curve.betas)}")
+    order = curve.betas.argsort(descending=True).tolist()
+    leaves = (curve.marginal[order[0]] > 1e-6).nonzero().flatten()
+    codeword = torch.zeros(len(curve.betas), len(leaves), dtype=torch.long, device=leaves.device)
+    codeword[order[0]] = leaves
+    joined = torch.zeros(len(leaves), len(leaves)).to(curve.betas)
+    for fine, coarse in pairwise(order):
+        mass = (curve.encoder[fine] * px[:, None]).T @ curve.encoder[coarse]  # (K, K')
+        codeword[coarse] = mass.argmax(1)[codeword[fine]]
+        same = codeword[coarse][:, None] == codeword[coarse][None, :]
+        joined = torch.where(same & (joined == 0), curve.betas[coarse], joined)
+    joined.fill_diagonal_(math.inf)
+    return leaves, codeword, joined
+
+
 _COVER = 256  # the finest code of a problem with more inputs starts from a cover of this many of them
 _SEARCH_ROWS = 256  # single inputs from which a missing codeword is searched
 _NEW = 64  # the most codewords added to a code in one round
+_CACHE = 1 << 19  # numbers in the largest tensor of a group of betas on a CPU: 2 MB
 _CHUNK = 1 << 24  # numbers held at once in the largest tensor: 128 MB
 
 
@@ -338,7 +469,7 @@ class _Source:
         """Phi of the codes (B, K), (B, K, Y), and their images under Blahut and Arimoto's step."""
         a = self._scores(q, beta).add_(weight.clamp_min(TINY).log()[:, :, None])  # (B, K, X)
         top = a.amax(1, keepdim=True)
-        a.sub_(top).exp_()
+        _exp_(a.sub_(top))
         z = a.sum(1, keepdim=True)
         phi = beta * (self.px @ self.negentropy) - (top + z.log()).squeeze(1) @ self.px
         a.mul_(self.px / z)
@@ -347,21 +478,28 @@ class _Source:
 
     def log_partition(self, weight, q, beta):
         """log sum_w p(w) exp(beta sum_y p(y|x) log q_w(y)), (B, X)."""
-        return torch.logsumexp(self._scores(q, beta) + weight.clamp_min(TINY).log()[:, :, None], 1)
+        a = self._scores(q, beta).add_(weight.clamp_min(TINY).log()[:, :, None])
+        top = a.amax(1, keepdim=True)
+        return (_exp_(a.sub_(top)).sum(1, keepdim=True).log() + top)[:, 0]
 
     def climb(self, q, log_partition, beta, steps):
         """Raise G(q) by the decoder's half of the step, which cannot lower it; log G (B, S) and q (B, S, Y)."""
-        for step in range(steps + 1):
-            if step:
-                terms = terms.sub_(g[:, :, None]).exp_()
-                q = terms @ self.p
-                q = q / q.sum(2, keepdim=True)
-            terms = self._scores(q, beta).add_((self.px.log() - log_partition)[:, None, :])
-            g = torch.logsumexp(terms, 2)
-        return g, q
+        offset = (self.px.log() - log_partition)[:, None, :]
+        for left in range(steps, -1, -1):
+            terms = self._scores(q, beta).add_(offset)
+            top = terms.amax(2, keepdim=True)
+            total = _exp_(terms.sub_(top)).sum(2, keepdim=True)
+            if left:
+                q = (terms @ self.p) / total
+        return (total.log() + top)[:, :, 0], q
 
     def _scores(self, q, beta):
         return torch.matmul(q.clamp_min(TINY).log() * beta[:, None, None], self.p.T)
+
+
+def _exp_(a):
+    """exp in place, floored at 1e-260: numbers below float64's normal range make everything ten times slower."""
+    return a.clamp_min_(-600).exp_()
 
 
 def _divergence(r, p):
@@ -396,9 +534,13 @@ def _solve(source, beta, search, tolerance, max_rounds):
     for round_ in range(max_rounds):
         for b in active:  # codes that have met differ by rounding, but at first they are still on their way
             codes[b] = _tidy(codes[b], (1e-3 if round_ == 0 else 1e-7) / beta[b])
-        for group in _by_size(active, codes):
+        for group in _by_size(source, active, codes):
             weight, q = _pad([codes[b] for b in group])
             weight, q, phi = _accelerate(source, weight, q, beta[group], 10 if round_ == 0 else 30)
+            if round_ == 0:  # nothing is missing from the finest code yet
+                for i, b in enumerate(group):
+                    codes[b] = _Code(weight[i], q[i], weight[i, :0], q[i, :0], phi[i].item())
+                continue
             gap, new_weight, new_q = _missing(
                 source, weight, q, beta[group], search, [_neighbours(codes, b) for b in group], tolerance
             )
@@ -411,12 +553,15 @@ def _solve(source, beta, search, tolerance, max_rounds):
     return codes
 
 
-def _by_size(active, codes):
-    """Groups of betas whose codes have similar size, so that one padded batch wastes little."""
+def _by_size(source, active, codes):
+    """Groups of betas with codes of similar size (so that padding wastes little) that fit the processor's cache."""
     groups = {}
     for b in active:
         groups.setdefault(round(math.log2(len(codes[b].weight))), []).append(b)
-    return groups.values()
+    for group in groups.values():
+        size = max(len(codes[b].weight) for b in group) * len(source.p)
+        count = max(1, (_CHUNK if source.p.is_cuda else _CACHE) // size)
+        yield from (group[i : i + count] for i in range(0, len(group), count))
 
 
 def _neighbours(codes, b):
@@ -438,7 +583,7 @@ def _stack(predictions):
 
 
 def _tidy(code, reach, floor=1e-9):
-    """Add what is missing, join codewords within squared distance ``reach`` of a heavier one, drop those under ``floor``.
+    """Add what is missing, join codewords within squared distance ``reach`` of a heavier one, drop the lightest.
 
     The certificate brings back what was needed.
     """
@@ -463,7 +608,7 @@ def _tidy(code, reach, floor=1e-9):
 
 def _accelerate(source, weight, q, beta, steps, memory=8):
     """Blahut and Arimoto's step, extrapolated by Anderson's method wherever that does not raise Phi."""
-    size = weight.shape[1:] + (1 + q.shape[2],)
+    size = (*weight.shape[1:], 1 + q.shape[2])
     used = weight > 0
 
     def pack(weight, q):
@@ -476,29 +621,29 @@ def _accelerate(source, weight, q, beta, steps, memory=8):
         return weight, logs[:, :, 1:].softmax(2)
 
     theta = safe = pack(weight, q)
+    # Residuals are weighed by sqrt(p(w)) and sqrt(p(w) q(y)), so that codewords nobody uses do not count.
+    scale = torch.cat([weight.sqrt()[:, :, None], (weight[:, :, None] * q).sqrt()], 2).reshape(len(beta), -1)
+    moves = theta.new_zeros(len(beta), memory, theta.shape[1])  # changes of the weighed residual, the last few
+    images = torch.zeros_like(moves)  # and of the image
+    gram = torch.zeros(len(beta), memory, memory).to(theta)
+    eye = torch.eye(memory).to(theta)
     least = torch.full_like(beta, math.inf)
-    moves, images = [], []  # changes of the residual and of the image between iterations
+    last_residual = last_image = theta
     for iteration in range(steps):
         phi, weight, q = source.step(*unpack(theta), beta)
         worse = phi > least + 1e-13
         least = torch.where(worse, least, phi)
         image = pack(weight, q)
-        residual = image - theta
+        residual = (image - theta) * scale
         if iteration > 0:
-            moves.append(torch.where(worse[:, None], 0, residual - last[0]))
-            images.append(torch.where(worse[:, None], 0, image - last[1]))
-            moves, images = moves[-memory:], images[-memory:]
-        last = residual, image
-        if moves:
-            scale = torch.cat([weight.sqrt()[:, :, None], (weight[:, :, None] * q).sqrt()], 2).reshape(len(beta), -1)
-            m = torch.stack(moves, 2) * scale[:, :, None]
-            gram = m.transpose(1, 2) @ m
-            ridge = 1e-10 * gram.diagonal(dim1=1, dim2=2).sum(1) + TINY
-            gram = gram + ridge[:, None, None] * torch.eye(len(moves)).to(gram)
-            mix = torch.linalg.solve(gram, m.transpose(1, 2) @ (residual * scale)[:, :, None])
-            theta = image - (torch.stack(images, 2) @ mix)[:, :, 0]
-        else:
-            theta = image
+            slot = iteration % memory
+            moves[:, slot] = (residual - last_residual).masked_fill_(worse[:, None], 0)
+            images[:, slot] = (image - last_image).masked_fill_(worse[:, None], 0)
+            gram[:, slot] = gram[:, :, slot] = (moves @ moves[:, slot, :, None])[:, :, 0]
+        last_residual, last_image = residual, image
+        ridge = 1e-10 * gram.diagonal(dim1=1, dim2=2).sum(1) + TINY
+        mix = torch.linalg.solve(gram + ridge[:, None, None] * eye, moves @ residual[:, :, None])
+        theta = image - (mix.transpose(1, 2) @ images)[:, 0]
         theta = torch.where(worse[:, None], safe, theta)
         safe = torch.where(worse[:, None], safe, image)
     return *unpack(safe), least
@@ -568,27 +713,31 @@ def _join_pairs(code, size):
 
 
 def _curve(source, joint, betas, weight, q, gap, converged):
-    """The codes in terms of the inputs as they came: what Blahut and Arimoto's step makes of them."""
-    px, py = source.px, source.py
-    part = []
-    for b in range(len(betas)):
+    """The curve of what Blahut and Arimoto's step makes of the codes."""
+    parts = []
+    for b in range(len(betas)):  # one beta at a time: the encoders of a large problem fit in memory only once
         beta = betas[b : b + 1].to(q)
-        logits = source._scores(q[b : b + 1], beta)[0] + torch.where(weight[b] > 0, weight[b].log(), -math.inf)[:, None]
-        encoder = logits.softmax(0).T  # (X, K) over the distinct inputs
-        marginal = px @ encoder
-        order = marginal.argsort(descending=True)
-        encoder, marginal = encoder[:, order], marginal[order]
-        decoder = (encoder.T * px) @ source.p / marginal[:, None].clamp_min(TINY)
-        decoder = torch.where(marginal[:, None] > TINY, decoder, py)  # an unused codeword predicts the marginal
-        rate = px @ (torch.special.xlogy(encoder, encoder)).sum(1) - torch.special.xlogy(marginal, marginal).sum()
-        relevance = (marginal * _divergence(decoder.T, py[:, None])).sum()
-        whole = marginal.repeat(len(joint), 1)  # an input of probability zero gets the marginal
-        whole[source.rows] = encoder[source.where]
-        columns = torch.zeros(len(marginal), joint.shape[1]).to(decoder)
-        columns[:, source.columns] = decoder
-        part.append([rate.clamp_min(0), relevance.clamp_min(0)] + [t.to(joint) for t in (whole, columns, marginal)])
-    rate, relevance, encoder, decoder, marginal = (torch.stack(t).to(joint) for t in zip(*part, strict=True))
-    return InformationCurve(betas.to(joint), rate, relevance, encoder, decoder, marginal, gap.to(joint), converged)
+        weights = torch.where(weight[b] > 0, weight[b].log(), -math.inf)
+        encoder = (source._scores(q[b : b + 1], beta)[0] + weights[:, None]).softmax(0).T
+        parts.append(_informations(source, joint, encoder[None]))
+    parts = (torch.cat(part) for part in zip(*parts, strict=True))
+    return InformationCurve(betas.to(joint), *parts, gap.to(joint), converged)
+
+
+def _informations(source, joint, encoder):
+    """Rate, relevance, encoder, decoder, marginal for the inputs as they came, from p(w|x) of the distinct ones."""
+    xlogy = torch.special.xlogy
+    marginal, order = (source.px @ encoder).sort(descending=True)  # (B, K)
+    encoder = encoder.gather(2, order[:, None, :].expand_as(encoder))
+    q = (encoder.transpose(1, 2) * source.px) @ source.p / marginal[:, :, None].clamp_min(TINY)
+    q = torch.where(marginal[:, :, None] > TINY, q, source.py)  # an unused codeword predicts the marginal
+    rate = xlogy(encoder, encoder).sum(2) @ source.px - xlogy(marginal, marginal).sum(1)
+    relevance = (marginal * _divergence(q.movedim(2, 0), source.py[:, None, None])).sum(1)
+    whole = marginal[:, None, :].repeat(1, len(joint), 1)  # an input of probability zero gets the marginal
+    whole[:, source.rows] = encoder[:, source.where]
+    decoder = torch.zeros(*q.shape[:2], joint.shape[1]).to(q)
+    decoder[:, :, source.columns] = q
+    return tuple(t.to(joint) for t in (rate.clamp_min(0), relevance.clamp_min(0), whole, decoder, marginal))
 
 
 def _default(generator):
@@ -600,9 +749,9 @@ def _require_joint(joint):
     return require_distribution("joint", joint, (0, 1))
 
 
-def _require_betas(betas):
-    require_floating("betas", betas, 1, "(B,)")
-    require_finite("betas", betas)
+def _require_betas(betas, name="betas"):
+    require_floating(name, betas, 1, "(B,)")
+    require_finite(name, betas)
     if not (betas > 0).all():
-        raise ValueError(f"betas must be positive, got {betas.min().item():.3g}")
+        raise ValueError(f"{name} must be positive, got {betas.min().item():.3g}")
     return betas

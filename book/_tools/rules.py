@@ -100,16 +100,18 @@ def output_problems(cells):
 
 def notes_on_prose(cells):
     """Yield a line if stretches of prose between two code cells are shorter or longer than they should be."""
-    words, odd, first = 0, [], True
+    stretches, words = [], None  # before the first code cell there may be as much as it takes
     for k, cell in enumerate(cells, 1):
-        if cell.cell_type == "markdown":  # what is folded, and mathematics, do not count
+        if cell.cell_type == "markdown" and words is not None:  # what is folded, and mathematics, do not count
             prose = re.sub(r"(?s)<details>.*?</details>|\$\$.*?\$\$|\$[^$]+\$", "", cell.source)
             words += len(re.findall(r"\w[\w'’-]*", prose))
-            continue
-        if {"hide-cell", "remove-cell"} & {*cell.metadata.get("tags", [])}:
-            continue
-        if not first and not FEWEST_WORDS <= words <= MOST_WORDS:
-            odd.append(f"{words} before cell {k}")
-        words, first = 0, False
+        elif cell.cell_type == "code" and not {"hide-cell", "remove-cell"} & {*cell.metadata.get("tags", [])}:
+            stretches += [] if words is None else [(words, k)]
+            words = 0
+    odd = sum(not FEWEST_WORDS <= words <= MOST_WORDS for words, _ in stretches)
     if odd:
-        yield f"note: words between code cells should be {FEWEST_WORDS} to {MOST_WORDS}, but are {', '.join(odd)}"
+        (fewest, after), (most, before) = min(stretches), max(stretches)
+        yield (
+            f"note: {odd} of {len(stretches)} stretches of prose between code cells are not {FEWEST_WORDS} to "
+            f"{MOST_WORDS} words long; they go from {fewest} (before cell {after}) to {most} (before cell {before})"
+        )

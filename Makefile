@@ -38,7 +38,7 @@ unit: $(VENV)/.peers  ## unit tests and doctests only
 
 nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
 	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n 2 --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \
-	  --nbval --nbval-current-env --nbval-sanitize-with notebooks/nbval_sanitize.cfg --nbval-cell-timeout 300 notebooks
+	  --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 notebooks: $(VENV)/.book  ## execute the chapters whose code or package changed
 	$(PY) book/_tools/pairs.py run --jobs 2
@@ -59,6 +59,7 @@ lock: $(VENV)/.uv  ## resolve requirements.in again
 
 stamp: $(VENV)/.book  ## copy the repository address of _config.yml wherever it is needed
 	$(PY) book/_tools/stamp.py
+	$(PY) book/_tools/pairs.py run --jobs 2
 
 clean:  ## remove what was built; the environment stays
 	rm -rf _build build dist .pytest_cache .ruff_cache *.egg-info

@@ -13,7 +13,7 @@ def require_floating(name, value, ndim, shape):
     if value.ndim not in allowed:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
     if value.numel() == 0:
-        raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}, expected {shape} with at least one entry")
+        raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}, expected {shape} and at least one entry")
     return value
 
 

@@ -1,8 +1,10 @@
-r"""Train many small networks together: a grid of weights, or of seeds, at little more than the price of one.
+r"""Train many small networks together: a grid of weights, or of seeds, as one stack.
 
 Networks of one shape have their parameters stacked along a first dimension of length G, and ``torch.func.vmap``
 runs all of them on the same minibatch. An elementwise optimiser (Adam) on the stack then is G separate optimisers,
-so each network takes exactly the steps it would take alone. ``benchmarks/ensembles.py`` measures the gain.
+so each network takes exactly the steps it would take alone. A stack gains where one network does not fill the
+machine. ``benchmarks/ensembles.py`` measures it: on one CPU core 1.3 to 1.5 times a plain loop for networks of shape
+784-64-32, but 0.8 to 0.9 times for 784-512-256, whose matrix products keep a core busy already.
 """
 
 import copy

@@ -35,12 +35,12 @@ def units(preset, seeds):
     full = preset == "full"
     budget = {
         "whole": full,
-        "hidden": [512, 256] if full else [128, 64],
-        "epochs": 5 if full else 10,
+        "hidden": [128, 64],  # 784-512-256 gives the same picture at five times the price on a CPU
+        "epochs": 4 if full else 10,
         "batch_size": 256,
-        "lr": 1e-3 if full else 2e-3,
+        "lr": 2e-3,
     }
-    shuffled = {**budget, "whole": False, "images": 1000 if full else 500, "epochs": 100, "batch_size": 250, "lr": 2e-3}
+    shuffled = {**budget, "whole": False, "images": 1000 if full else 500, "epochs": 100, "batch_size": 250}
     found = []
     for seed in seeds:
         found.append({"part": "sweep", "method": "none", "seed": seed, "betas": [0.0], **budget})

@@ -35,7 +35,7 @@ def units(preset, seeds):
     full = preset == "full"
     budget = {
         "whole": full,
-        "hidden": [128, 64],  # 784-512-256 gives the same picture at five times the price on a CPU
+        "hidden": [128, 64],  # 784-512-256 costs five times as much on a CPU
         "epochs": 4 if full else 10,
         "batch_size": 256,
         "lr": 2e-3,

@@ -135,7 +135,12 @@ class _Job:
 
     def work(self, unit):
         start = time.perf_counter()
-        result = self.experiment.run_unit(dict(unit), self.device)
+        standing = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # the caller's choice must not change an experiment's numbers
+        try:
+            result = self.experiment.run_unit(dict(unit), self.device)
+        finally:
+            torch.set_default_dtype(standing)
         return {"unit": unit, "result": result, "seconds": round(time.perf_counter() - start, 3)}
 
     def facts(self):

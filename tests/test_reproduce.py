@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from sigreg import records, reproduce
 
@@ -89,6 +90,16 @@ def test_a_whole_run(toy):
     assert again == record and len(_log(toy)) == 8
     in_memory = reproduce.live(str(toy / "toy.py"), device="cpu")
     assert _values(in_memory) == _values(record)
+
+
+def test_the_default_dtype_of_the_caller_changes_nothing(toy):
+    single = _values(reproduce.live(str(toy / "toy.py"), device="cpu"))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert _values(reproduce.live(str(toy / "toy.py"), device="cpu")) == single
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_kill_in_the_middle_loses_no_finished_unit(toy):

@@ -109,8 +109,8 @@ def simplex_to_orthant(p, generator=None, total=None):
     """
     require_distribution("p", _require_rows("p", p))
     if total is None:
-        work = torch.promote_types(p.dtype, torch.float32)
-        parts = torch.empty(p.shape, dtype=work).exponential_(generator=generator)
+        # -log(1 - U) in double precision: the same numbers on every platform, and a tail that is not cut off early.
+        parts = -torch.log1p(-torch.rand(p.shape, dtype=torch.float64, generator=generator))
         total = parts.sum(-1).to(p.device, p.dtype)
     else:
         if not isinstance(total, torch.Tensor) or total.shape != p.shape[:-1]:

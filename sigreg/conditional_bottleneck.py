@@ -50,8 +50,8 @@ def gaussian_log_density_matrix(w, mean, log_std):
         ValueError: the shapes do not fit.
 
     Reference:
-        Fischer (2020), arXiv 2002.05379, section 2; the matrix is the building block of Poole et al. (2019),
-        arXiv 1905.06922, eq. 10.
+        The density of a diagonal Gaussian; the matrix is the building block of the minibatch bounds of Poole et al.
+        (2019), arXiv 1905.06922.
 
     Derived in:
         Chapter 3, Definition 3.5.
@@ -91,8 +91,8 @@ def minibatch_rate(w, mean, log_std, labels=None, *, include_self=True):
         ValueError: the shapes do not fit, or ``include_self=False`` and no example shares its class with another.
 
     Reference:
-        Poole, Ozair, van den Oord, Alemi and Tucker (2019), arXiv 1905.06922, eqs. 12-13 and section 2.4;
-        Fischer (2020), arXiv 2002.05379, eq. 14, for the conditional form.
+        Poole, Ozair, van den Oord, Alemi and Tucker (2019), arXiv 1905.06922, the minibatch bounds;
+        Fischer (2020), arXiv 2002.05379, for the conditional rate.
 
     Derived in:
         Chapter 3, Proposition 3.6.
@@ -242,7 +242,7 @@ def pairwise_rate_bounds(mean, log_std):
         ValueError: the shapes do not fit.
 
     Reference:
-        Kolchinsky and Tracey (2017), arXiv 1706.02419, eqs. 10-11 and section 4;
+        Kolchinsky and Tracey (2017), arXiv 1706.02419, the bounds with KL and Bhattacharyya distances;
         Kolchinsky, Tracey and Wolpert (2019), arXiv 1705.02436.
 
     Derived in:
@@ -283,7 +283,7 @@ def vib_rate(mean, log_std):
         ValueError: the shapes do not fit.
 
     Reference:
-        Alemi, Fischer, Dillon and Murphy (2017), arXiv 1612.00410, eq. 14-17.
+        Alemi, Fischer, Dillon and Murphy (2017), arXiv 1612.00410, the rate term of VIB.
 
     Derived in:
         Chapter 3, Proposition 3.4.
@@ -321,7 +321,7 @@ def variational_ceb_rate(mean, log_std, labels, class_mean, class_log_std):
         ValueError: the shapes do not fit, or a label is outside 0..C-1.
 
     Reference:
-        Fischer (2020), arXiv 2002.05379, eqs. 12-14.
+        Fischer (2020), arXiv 2002.05379, variational CEB with a backward encoder.
 
     Derived in:
         Chapter 3, Proposition 3.4.
@@ -362,7 +362,7 @@ def bottleneck_loss(logits, labels, rate, beta):
         ValueError: the shapes do not fit, a label is outside 0..C-1, or beta is negative or not finite.
 
     Reference:
-        Fischer (2020), arXiv 2002.05379, eq. 10 and 15, with beta = 1 / gamma.
+        Fischer (2020), arXiv 2002.05379, the CEB objective with beta = 1 / gamma.
 
     Derived in:
         Chapter 3, Propositions 3.2 and 3.4.
@@ -404,7 +404,7 @@ def minibatch_relevance(w, mean, log_std, labels, *, include_self=True):
         ValueError: the shapes do not fit, or ``include_self=False`` and no example shares its class with another.
 
     Reference:
-        The decomposition I(X;W) = I(X;W|Y) + I(W;Y): Fischer (2020), arXiv 2002.05379, section 2.
+        The decomposition I(X;W) = I(X;W|Y) + I(W;Y): Fischer (2020), arXiv 2002.05379.
 
     Derived in:
         Chapter 3, Proposition 3.8.
@@ -499,7 +499,7 @@ def held_out_information(w, mean, log_std, labels, *, weight=0.5):
         ValueError: the shapes do not fit, or a class occurs once.
 
     Reference:
-        Poole et al. (2019), arXiv 1905.06922, section 2.4.
+        Poole et al. (2019), arXiv 1905.06922, the minibatch bounds.
 
     Derived in:
         Chapter 3, Propositions 3.6 and 3.10.

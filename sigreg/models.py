@@ -24,7 +24,7 @@ class GaussianEncoder(nn.Module):
         (B, ...) to ``mean`` and ``log_std``, (B, D) each.
 
     Reference:
-        Alemi, Fischer, Dillon and Murphy (2017), arXiv 1612.00410, section 4.1, with smaller layers.
+        Alemi, Fischer, Dillon and Murphy (2017), arXiv 1612.00410, with smaller layers.
 
     Derived in:
         Chapter 3, Definition 3.1.
@@ -72,7 +72,7 @@ class BottleneckClassifier(nn.Module):
         ``x`` (B, ...) and standard normal ``noise`` (B, D) to a :class:`Code`.
 
     Reference:
-        Fischer (2020), arXiv 2002.05379, section 3: encoder, backward encoder, classifier.
+        Fischer (2020), arXiv 2002.05379: encoder, backward encoder, classifier.
 
     Derived in:
         Chapter 3, Definition 3.1.

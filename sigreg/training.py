@@ -209,7 +209,7 @@ def bottleneck_objective(method):
         ValueError: no such method.
 
     Reference:
-        Fischer (2020), arXiv 2002.05379, eq. 15; Alemi et al. (2017), arXiv 1612.00410, eq. 17.
+        Fischer (2020), arXiv 2002.05379, and Alemi et al. (2017), arXiv 1612.00410, for the two variational losses.
 
     Derived in:
         Chapter 3, Propositions 3.2 and 3.4.

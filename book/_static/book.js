@@ -1,6 +1,18 @@
-// Small repairs of the built page, for people who use the keyboard or a screen reader.
+// Small repairs of the built page: formulas that nearly fit, and what the keyboard and screen readers need.
+
+const SMALLEST = 0.8; // a formula is shrunk to this much of its size at most; a wider one scrolls
+
+function fit() {
+  const formulas = [...document.querySelectorAll("div.math")].filter((box) => box.clientWidth);
+  for (const box of formulas) box.style.fontSize = "";
+  const ratios = formulas.map((box) => box.clientWidth / box.scrollWidth);
+  formulas.forEach((box, k) => {
+    if (ratios[k] < 1) box.style.fontSize = `${Math.max(SMALLEST, ratios[k] - 0.005)}em`;
+  });
+}
 
 function repair() {
+  fit();
   // What scrolls sideways must be reachable with the Tab key; what does not scroll must not be a stop.
   for (const box of document.querySelectorAll("div.math, .pst-scrollable-table-container, div.highlight > pre")) {
     if (box.scrollWidth > box.clientWidth) {

@@ -2,8 +2,8 @@
 
     python book/_tools/browser.py _build/html [--screenshots DIR] [--only PART_OF_A_PATH]
 
-Reported, one line each: console errors, requests to another host, mathematics left untypeset, pictures that
-did not load, pages wider than the screen, and statements that the search does not find. Needs Debian's
+Reported, one line each: console errors, requests to another host, mathematics left untypeset or cut off, pictures
+that did not load, pages wider than the screen, and statements that the search does not find. Needs Debian's
 ``chromium`` (or Chrome) and the PyPI package ``playwright``, whose own browsers are not used.
 """
 
@@ -43,6 +43,12 @@ CHECK = r"""() => {
     found.push('TeX error: ' + (e.getAttribute('data-mjx-error') || short(e)));
   for (const e of document.querySelectorAll('.math'))
     if (!e.querySelector('mjx-container')) found.push('mathematics not typeset: ' + short(e));
+  for (const e of document.querySelectorAll('div.math')) {
+    const math = e.querySelector('mjx-math'), box = e.getBoundingClientRect();
+    if (!math || !e.clientWidth) continue;
+    const { left, right } = math.getBoundingClientRect(), start = box.left - e.scrollLeft;
+    if (left < start - 2 || right - start > e.scrollWidth + 2) found.push('formula cut off: ' + short(e));
+  }
   for (const e of document.images) {
     const source = (e.getAttribute('src') || '').slice(0, 80);
     if (!e.complete || !e.naturalWidth) found.push('picture not loaded: ' + source);

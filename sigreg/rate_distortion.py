@@ -428,6 +428,7 @@ class _Source:
         self.px = torch.zeros(len(self.p), dtype=px.dtype, device=px.device).index_add_(0, self.where, px)
         self.py = self.px @ self.p
         self.negentropy = torch.special.xlogy(self.p, self.p).sum(1)  # (X,): sum_y p(y|x) log p(y|x)
+        self.lifted = torch.cat([self.p, torch.ones_like(self.px)[:, None], self.negentropy[:, None]], 1)
 
     def correlation(self):
         """C of the local threshold, (Y, Y)."""
@@ -466,15 +467,23 @@ class _Source:
         return torch.where(below > 1e-9, above / below.clamp_min(1e-9), math.inf)
 
     def step(self, weight, q, beta):
-        """Phi of the codes (B, K), (B, K, Y), and their images under Blahut and Arimoto's step."""
-        a = self._scores(q, beta).add_(weight.clamp_min(TINY).log()[:, :, None])  # (B, K, X)
-        top = a.amax(1, keepdim=True)
-        _exp_(a.sub_(top))
-        z = a.sum(1, keepdim=True)
-        phi = beta * (self.px @ self.negentropy) - (top + z.log()).squeeze(1) @ self.px
-        a.mul_(self.px / z)
-        weight = a.sum(2)
-        return phi, weight, (a @ self.p) / weight.clamp_min(TINY)[:, :, None]
+        """Phi of the codes (B, K), (B, K, Y), and their images under Blahut and Arimoto's step.
+
+        The (B, K, X) tensor decides the time, so it is visited as seldom as may be: log weights and p log p ride along
+        in the first product, weights and centroids come out of one second product.
+        """
+        logs = [q.clamp_min(TINY).log() * beta[:, None, None], weight.clamp_min(TINY).log()[:, :, None]]
+        logs = torch.cat([*logs, -beta[:, None, None].expand(*weight.shape, 1)], 2)
+        a = torch.matmul(logs, self.lifted.T)  # log p(w) - beta d(x, w)
+        top = None
+        z = _exp_(a).sum(1)  # (B, X)
+        if z.min() < 1e-200:  # codewords far from some input: start again from the nearest
+            a = torch.matmul(logs, self.lifted.T)
+            top = a.amax(1)
+            z = _exp_(a.sub_(top[:, None])).sum(1)
+        phi = -((z.log() if top is None else z.log() + top) @ self.px)
+        sums = a @ ((self.px / z)[:, :, None] * self.lifted[:, :-1])
+        return phi, sums[:, :, -1], sums[:, :, :-1] / sums[:, :, -1:].clamp_min(TINY)
 
     def log_partition(self, weight, q, beta):
         """log sum_w p(w) exp(beta sum_y p(y|x) log q_w(y)), (B, X)."""

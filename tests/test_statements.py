@@ -1,6 +1,7 @@
 """Statements: a tiny book is built, and its boxes, links and mistakes are looked at."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -116,6 +117,12 @@ def test_displays_stand_between_paragraphs_not_in_them(build):
     before, after = first.split("\\[ c = d \\]")
     assert before.rstrip().endswith('<div class="math notranslate nohighlight">') and "</p>" in before[-80:]
     assert after.split()[:3] == ["</div>", "<p>", "is"]
+
+
+def test_punctuation_stays_with_its_formula(build):
+    first, _, _ = pair(build, first=FIRST.replace("It follows", "The $k$-th of $n$ (or $m$), as $x$ grows. It follows"))
+    bound = re.findall(r'<span class="bound"><span class="math[^>]*>\\\((.*?)\\\)</span>(.*?)</span>', first)
+    assert {("k", "-th"), ("m", "),"), ("a = b", "."), ("w", ".")} == set(bound)
 
 
 def test_unnumbered_boxes_have_no_anchor_and_the_opening_box_is_a_list(build):

@@ -222,6 +222,17 @@ def free_displays(document: nodes.document) -> None:
         paragraph.replace_self([block for block in blocks if block.astext().strip()])
 
 
+def keep_punctuation(document: nodes.document) -> None:
+    """Bind a formula to the comma, bracket or "-th" after it, lest a line begin with it."""
+    for math in list(document.findall(nodes.math)):
+        parent, place = math.parent, math.parent.index(math)
+        after = parent[place + 1] if place + 1 < len(parent) else None
+        match = re.match(r"[.,;:!?)\]’”]+|-\w+", after) if isinstance(after, nodes.Text) else None
+        if match:
+            bound = nodes.inline("", "", math.deepcopy(), nodes.Text(match[0]), classes=["bound"])
+            parent[place : place + 2] = [bound, nodes.Text(after[match.end() :])]
+
+
 # Mentions ----------------------------------------------------------------------------------------------
 
 
@@ -376,6 +387,7 @@ def read(app, doctree: nodes.document) -> None:
     domain.data["boxes"][docname] = make_boxes(doctree, docname)
     label_folds(doctree, docname)
     domain.data["mentions"][docname] = link_mentions(doctree, docname)
+    keep_punctuation(doctree)
 
 
 def rewrite_mentions(app, env) -> list[str]:

@@ -383,6 +383,8 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
     views = z if z.ndim == 3 else z.unsqueeze(0)
     group = _group_to_share(sync, group)
+    if torch.compiler.is_compiling() and group is None and _compiled_slice_free is not None:
+        return _compiled_slice_free(views, _wants_slope(z))[0].mean()
     fast = functools.partial(_slice_free_and_slope, group=group)
     plain = _plain_slice_free_per_view if group is None else None
     return _per_view(views, None, fast, plain).mean()
@@ -520,7 +522,7 @@ def _among(row, place, multiples):
 def _statistic_per_view(z, directions, knots, t_max, group):
     """(V,) values of SIGReg for codes ``z`` (V, N, D)."""
     if torch.compiler.is_compiling() and group is None and _compiled_sliced is not None:
-        return _compiled_sliced(z, directions, knots, t_max, torch.is_grad_enabled() and z.requires_grad)[0]
+        return _compiled_sliced(z, _wants_slope(z), directions, knots, t_max)[0]
     fast = functools.partial(_sliced_and_slope, knots=knots, t_max=t_max, group=group)
     plain = functools.partial(_plain_sliced, knots=knots, t_max=t_max) if group is None else None
     return _per_view(z, directions, fast, plain)
@@ -598,10 +600,15 @@ def _visit(angle, grid, count, with_slope, group):
 # ---------------------------------------------------------------------------------------------------------
 
 
-@torch.compiler.disable
 def _per_view(z, directions, fast, plain):
-    with_slope = torch.is_grad_enabled() and z.requires_grad
-    return _PerView.apply(z, directions, fast, plain, with_slope)[0]
+    apply = _PerView.apply
+    if torch.compiler.is_compiling():  # across processes, or torch < 2.4: not to be traced, the graph breaks here
+        apply = torch.compiler.disable(apply)
+    return apply(z, directions, fast, plain, _wants_slope(z))[0]
+
+
+def _wants_slope(z):
+    return torch.is_grad_enabled() and z.requires_grad
 
 
 class _PerView(torch.autograd.Function):
@@ -678,34 +685,40 @@ class _ScaleSlope(torch.autograd.Function):
         return in_grad, None, None, in_z, in_directions
 
 
+# Under torch.compile the same visits go as opaque operations, which leave the graph whole. They know one derivative.
+
 if hasattr(torch.library, "custom_op"):  # torch >= 2.4; before, torch.compile breaks its graph here
 
     @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())
     def _compiled_sliced(
-        z: torch.Tensor, directions: torch.Tensor, knots: int, t_max: float, with_slope: bool
+        z: torch.Tensor, with_slope: bool, directions: torch.Tensor, knots: int, t_max: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same visit as one opaque operation, which torch.compile can put in a whole graph."""
         return _sliced_and_slope(z, directions, with_slope, knots=knots, t_max=t_max, group=None)
 
-    @_compiled_sliced.register_fake
-    def _(z, directions, knots, t_max, with_slope):
+    @torch.library.custom_op("sigreg::slice_free_and_slope", mutates_args=())
+    def _compiled_slice_free(z: torch.Tensor, with_slope: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        return _slice_free_and_slope(z, None, with_slope, group=None)
+
+    def _shapes(z, with_slope, *_):
         v, n, d = z.shape
-        dtype = _compute_dtype(z)
-        return z.new_empty(v, dtype=dtype), z.new_empty(v, n if with_slope else 0, d, dtype=dtype)
+        statistic = z.new_empty(v, dtype=_compute_dtype(z))
+        return statistic, statistic.new_empty(v, n if with_slope else 0, d)
 
     def _keep_slope(ctx, inputs, output):
-        ctx.dtype = inputs[0].dtype
+        ctx.dtype, ctx.inputs = inputs[0].dtype, len(inputs)
         ctx.save_for_backward(output[1])
 
     def _scale_slope(ctx, grad, _):
-        if ctx.needs_input_grad[1]:
+        if any(ctx.needs_input_grad[1:]):
             raise NotImplementedError("the gradient with respect to directions is not compiled: call it eagerly")
         (slope,) = ctx.saved_tensors
-        return (grad.view(-1, 1, 1) * slope).to(ctx.dtype), None, None, None, None
+        return (grad.view(-1, 1, 1) * slope).to(ctx.dtype), *[None] * (ctx.inputs - 1)
 
-    _compiled_sliced.register_autograd(_scale_slope, setup_context=_keep_slope)
+    for _operation in (_compiled_sliced, _compiled_slice_free):
+        _operation.register_fake(_shapes)
+        _operation.register_autograd(_scale_slope, setup_context=_keep_slope)
 else:
-    _compiled_sliced = None
+    _compiled_sliced = _compiled_slice_free = None
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -259,17 +259,46 @@ def test_upstream_gradient_is_applied_once_and_backward_repeats():
     torch.testing.assert_close(first, 3 * value_and_grad(lambda z: sliced_sigreg(z, directions_for(8, 4)), z)[1][0])
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo, looking at an inner tensor
 def test_compile_keeps_one_graph():
     torch._dynamo.reset()
-    z, a = gaussian(16, 4).float(), directions_for(8, 4).float()
-    compiled = torch.compile(lambda z: 2 * sliced_sigreg(z.tanh(), a), backend="aot_eager", fullgraph=True)
-    result = value_and_grad(compiled, z)
-    torch.testing.assert_close(result, value_and_grad(lambda z: 2 * sliced_sigreg(z.tanh(), a), z))
-    broken = torch.compile(lambda z: 2 * slice_free_sigreg(z.tanh()), backend="aot_eager")  # may break its graph
-    result = value_and_grad(broken, z)
-    torch.testing.assert_close(result, value_and_grad(lambda z: 2 * slice_free_sigreg(z.tanh()), z))
+    z, a = gaussian(2, 16, 4).float(), directions_for(8, 4).float()
+    for loss in (lambda z: 2 * sliced_sigreg(z.tanh(), a), lambda z: 2 * slice_free_sigreg(z.tanh())):
+        compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(z), loss(z))
     torch._dynamo.reset()
+
+
+def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
+    dist = torch.distributed
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    monkeypatch.setattr(gr, "_group_to_share", lambda sync, group: dist.group.WORLD)
+    torch._dynamo.reset()
+    try:
+        z, a = gaussian(16, 4), directions_for(8, 4)
+        for loss in (lambda z: 2 * sliced_sigreg(z, a), lambda z: 2 * slice_free_sigreg(z)):
+            compiled = torch.compile(loss, backend="aot_eager")
+            torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
+    finally:
+        dist.destroy_process_group()
+        torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # opcheck, looking at its own copies
+@pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch is older than the operations checked")
+def test_compiled_operations_keep_their_promises():
+    for z in (gaussian(2, 5, 4).requires_grad_(), gaussian(1, 5, 4).bfloat16()):
+        torch.library.opcheck(gr._compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
+        torch.library.opcheck(gr._compiled_slice_free, (z, z.requires_grad))
+
+
+def test_import_leaves_the_compiler_alone():
+    """torch._dynamo takes seconds to import; only torch.compile should pay for it."""
+    loaded = "'torch._dynamo' in sys.modules"
+    code = f"import sys, torch; before = {loaded}; import sigreg; print(before, {loaded})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert out[0] == out[1]
 
 
 # --- precision and odd input -----------------------------------------------------------------------------

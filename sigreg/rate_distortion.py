@@ -218,7 +218,7 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     accelerates the rest by safeguarded Anderson extrapolation. Then it looks for a missing codeword: some q with
     G(q) > 1 (see the top of this module), among single inputs, the codewords of neighbouring betas, random mixtures,
     and what these climb to. Those found join the code and the search resumes. It ends when log max G is at most
-    ``tolerance``, or when two rounds running lower the Lagrangian by at most a twentieth of it each.
+    ``tolerance``, or when three rounds running lower the Lagrangian by at most a twentieth of it each.
 
     *Guaranteed:* the iteration never raises the Lagrangian; the code returned is the image of Blahut and Arimoto's
     step, so its decoder holds the centroids exactly; no code is better by more than ``gap``, *if* the search missed no
@@ -269,7 +269,7 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     gap = torch.tensor([code.gap for code in codes]).to(beta)
     if n_codewords is None:
         weight, q = _pad([_tidy(replace(code, new_weight=code.weight[:0], new_q=code.q[:0]), 0) for code in codes])
-        converged = torch.tensor([code.gap <= tolerance or code.calm >= 2 for code in codes], device=joint.device)
+        converged = torch.tensor([code.gap <= tolerance or code.calm >= _CALM for code in codes], device=joint.device)
     else:
         weight, q, change = _restrict(source, beta.sort().values, codes, n_codewords)
         converged = (change <= tolerance / 20).to(joint.device)
@@ -408,6 +408,7 @@ def annealing_tree(joint, curve):
 
 _COVER = 256  # the finest code of a problem with more inputs starts from a cover of this many of them
 _SEARCH_ROWS = 256  # single inputs from which a missing codeword is searched
+_CALM = 3  # rounds in a row that change next to nothing, after which the search ends
 _NEW = 64  # the most codewords added to a code in one round
 _CACHE = 1 << 19  # numbers in the largest tensor of a group of betas on a CPU: 2 MB
 _CHUNK = 1 << 24  # numbers held at once in the largest tensor: 128 MB
@@ -545,7 +546,7 @@ def _solve(source, beta, search, tolerance, max_rounds):
             codes[b] = _tidy(codes[b], (1e-3 if round_ == 0 else 1e-7) / beta[b])
         for group in _by_size(source, active, codes):
             weight, q = _pad([codes[b] for b in group])
-            weight, q, phi = _accelerate(source, weight, q, beta[group], 10 if round_ == 0 else 30)
+            weight, q, phi = _accelerate(source, weight, q, beta[group], 10 if round_ == 0 else 30, tolerance / 1e4)
             if round_ == 0:  # nothing is missing from the finest code yet
                 for i, b in enumerate(group):
                     codes[b] = _Code(weight[i], q[i], weight[i, :0], q[i, :0], phi[i].item())
@@ -554,12 +555,34 @@ def _solve(source, beta, search, tolerance, max_rounds):
                 source, weight, q, beta[group], search, [_neighbours(codes, b) for b in group], tolerance
             )
             for i, b in enumerate(group):
-                calm = codes[b].calm + 1 if codes[b].phi - phi[i] <= tolerance / 20 else 0
-                codes[b] = _Code(weight[i], q[i], new_weight[i], new_q[i], phi[i].item(), gap[i].item(), calm)
-        active = [b for b in active if codes[b].gap > tolerance and codes[b].calm < 2]
+                fell = codes[b].phi - phi[i].item()
+                calm = codes[b].calm + 1 if fell <= tolerance / 20 else 0
+                certified = min(gap[i].item(), codes[b].gap - fell)  # what bounds the optimum once, bounds it always
+                codes[b] = _Code(weight[i], q[i], new_weight[i], new_q[i], phi[i].item(), certified, calm)
+        active = [b for b in active if codes[b].gap > tolerance and codes[b].calm < _CALM]
         if not active:
             break
-    return codes
+    return _exchange(source, beta, codes, search, tolerance)
+
+
+def _exchange(source, beta, codes, search, tolerance):
+    """Codes that are not certified try those of the betas on both sides, and all try the trivial code."""
+    information = (source.px @ source.negentropy - torch.special.xlogy(source.py, source.py).sum()).item()
+    old = list(codes)
+    for shift in (-1, 1):
+        wanting = [b for b, code in enumerate(old) if code.gap > tolerance and 0 <= b + shift < len(old)]
+        for group in _by_size(source, wanting, old):
+            weight, q = _pad([old[b + shift] for b in group])
+            weight, q, phi = _accelerate(source, weight, q, beta[group], 60)
+            for i, b in enumerate(group):
+                if phi[i] < codes[b].phi:
+                    gain = codes[b].phi - phi[i].item()
+                    codes[b] = replace(codes[b], weight=weight[i], q=q[i], phi=phi[i].item(), gap=codes[b].gap - gain)
+    for b, code in enumerate(codes):
+        trivial = beta[b].item() * information
+        if code.phi >= trivial - 1e-13:
+            codes[b] = replace(code, weight=source.px.new_ones(1), q=source.py[None], phi=trivial)
+    return [replace(code, gap=max(code.gap, 0.0)) for code in codes]
 
 
 def _by_size(source, active, codes):
@@ -615,7 +638,7 @@ def _tidy(code, reach, floor=1e-9):
     return replace(code, weight=weight, q=q, new_weight=weight[:0], new_q=q[:0])
 
 
-def _accelerate(source, weight, q, beta, steps, memory=8):
+def _accelerate(source, weight, q, beta, steps, enough=0.0, memory=8):
     """Blahut and Arimoto's step, extrapolated by Anderson's method wherever that does not raise Phi."""
     size = (*weight.shape[1:], 1 + q.shape[2])
     used = weight > 0
@@ -638,10 +661,15 @@ def _accelerate(source, weight, q, beta, steps, memory=8):
     eye = torch.eye(memory).to(theta)
     least = torch.full_like(beta, math.inf)
     last_residual = last_image = theta
+    mark = least
     for iteration in range(steps):
         phi, weight, q = source.step(*unpack(theta), beta)
         worse = phi > least + 1e-13
         least = torch.where(worse, least, phi)
+        if iteration % 5 == 4:
+            if (mark - least).max() <= enough:
+                break
+            mark = least
         image = pack(weight, q)
         residual = (image - theta) * scale
         if iteration > 0:
@@ -663,7 +691,7 @@ def _missing(source, weight, q, beta, search, hints, tolerance):
     log_partition = source.log_partition(weight, q, beta)
     shared = search.expand(len(beta), -1, -1)
     g, points = source.climb(torch.cat([shared, _stack(hints)], 1), log_partition, beta, 1)
-    g, points = _top(g, points, 12)
+    g, points = _top(g, points, 32)
     g, points = source.climb(torch.cat([points, q], 1), log_partition, beta, 10)
     gap = g.amax(1).clamp_min(0)
     g, points = _top(g, points, _NEW)

@@ -270,6 +270,7 @@ def test_compile_keeps_one_graph():
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo, looking at an inner tensor
 def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)

@@ -83,6 +83,7 @@ $(VENV)/.peers: benchmarks/requirements.txt $(VENV)/.book
 	@touch $@
 
 _build/.book: $(VENV)/.book _config.yml _toc.yml $(PAGES) $(CHAPTERS) $(PACKAGE)
+	rm -rf _build/html
 	$(VENV)/bin/jupyter-book build . --all -W --keep-going -n -q
 	@touch $@
 	@echo "The book is in _build/html/index.html"

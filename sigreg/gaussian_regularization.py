@@ -354,8 +354,8 @@ def slice_free_sigreg(z, *, sync=True, group=None):
 
     What :func:`sliced_sigreg` tends to with ever more directions and an ever longer, finer grid: a kernel distance
     (MMD) to N(0, I), with no noise from slices and unchanged by rotations. It costs N^2 D operations, but only
-    blocks of the N x N pairs are ever held. For large D the kernel tends to :math:`(1 + |z - z'|^2 / D)^{-1/2}`. The three
-    terms nearly cancel, so in float32 the value has a relative error of about 3e-8 N; the gradient has not.
+    blocks of the N x N pairs are ever held. For large D the kernel tends to :math:`(1 + |z - z'|^2 / D)^{-1/2}`.
+    The three terms nearly cancel, so in float32 the value has a relative error of about 3e-8 N; the gradient has not.
 
     Args:
         z: floating codes (N, D) or (V, N, D); V views are scored apart and averaged. NaN and infinity make the

@@ -51,7 +51,7 @@ def embo_curve(joint):
 
 
 def best_known(joint, betas, restarts):
-    """The lowest Lagrangian in bits of long searches with several generators and of plain restarts from random codes."""
+    """The lowest Lagrangian in bits of long searches with other generators and of plain restarts from random codes."""
     values = []
     for seed in range(2):
         generator = torch.Generator().manual_seed(100 + seed)

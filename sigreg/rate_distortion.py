@@ -232,7 +232,7 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
         n_codewords: the most codewords allowed, at most X. Default: as many as are needed.
         generator: draws the random mixtures; the default is a fresh one with seed 0.
         tolerance: certified distance to the optimum at which to stop, in nats.
-        max_rounds: the most rounds of iteration and search.
+        max_rounds: the most rounds of iteration and search (without ``n_codewords``).
 
     Returns:
         :class:`InformationCurve` in the dtype and on the device of ``joint``; K is the largest number of codewords in
@@ -261,10 +261,12 @@ def information_bottleneck(joint, betas, n_codewords=None, *, generator=None, to
     source = _Source(joint)
     beta = betas.to(source.px)
     search = source.search_points(_SEARCH_ROWS, _default(generator))
-    chunk = max(1, _CHUNK // (source.px.numel() * min(source.px.numel(), _COVER)))  # bounds memory, not the result
+    # A code that will be cut to few codewords starts from a cover a few times finer, not from the finest.
+    cover, rounds = (_COVER, max_rounds) if n_codewords is None else (min(_COVER, 32 + 4 * n_codewords), 3)
+    chunk = max(1, _CHUNK // (len(source.p) * min(len(source.p), cover)))  # betas at once, to bound memory
     codes = []
     for part in beta.sort().values.split(chunk):
-        codes += _solve(source, part, search, tolerance, max_rounds)
+        codes += _solve(source, part, search, tolerance, rounds, cover)
     back = beta.argsort(stable=True).argsort()  # to the order of the caller
     gap = torch.tensor([code.gap for code in codes]).to(beta)
     if n_codewords is None:
@@ -531,9 +533,9 @@ class _Code:
     calm: int = 0
 
 
-def _solve(source, beta, search, tolerance, max_rounds):
+def _solve(source, beta, search, tolerance, max_rounds, cover):
     """Codes for an increasing tensor of betas, with as many codewords as are needed."""
-    q = source.p[source.cover(_COVER)]
+    q = source.p[source.cover(cover)]
     nearest = (source.p.sqrt() @ q.sqrt().T).argmax(1)
     weight = torch.zeros(len(q)).to(q).index_add_(0, nearest, source.px)
     weight, q = weight.expand(len(beta), -1), q.expand(len(beta), -1, -1)
@@ -711,17 +713,17 @@ def _top(g, points, n):
 def _restrict(source, beta, codes, size, sweeps=4):
     """Codes of at most ``size`` codewords: the cheapest pairs joined, then exchanged between neighbouring betas."""
     weight, q = _pad([_join_pairs(code, size) for code in codes])
-    weight, q, phi = _accelerate(source, weight, q, beta, 100)
+    weight, q, phi = _accelerate(source, weight, q, beta, 100, 1e-11)
     for _ in range(sweeps):
         for shift in (1, -1):
             other = (torch.arange(len(beta), device=beta.device) + shift).clamp(0, len(beta) - 1)
-            trial = _accelerate(source, weight[other], q[other], beta, 30)
+            trial = _accelerate(source, weight[other], q[other], beta, 30, 1e-11)
             better = trial[2] < phi
             weight = torch.where(better[:, None], trial[0], weight)
             q = torch.where(better[:, None, None], trial[1], q)
             phi = torch.where(better, trial[2], phi)
     before = phi
-    weight, q, phi = _accelerate(source, weight, q, beta, 200)
+    weight, q, phi = _accelerate(source, weight, q, beta, 200, 1e-11)
     return weight, q, before - phi
 
 

@@ -449,7 +449,8 @@ def test_the_subset_can_be_drawn_again(tmp_path, monkeypatch):
 
 def test_an_installed_wheel_carries_the_data_and_the_style(tmp_path):
     source, site = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(ROOT / "sigreg", source / "sigreg", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("sigreg", "book/_records", "benchmarks/results"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.partial"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
@@ -465,3 +466,5 @@ def test_an_installed_wheel_carries_the_data_and_the_style(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(site / "sigreg" / "data.py"), "1000"]
     assert (site / "sigreg" / "_fashion_mnist" / "LICENSE").is_file()
+    for carried in ("_records/power.json", "_benchmarks/gaussian_regularization.json"):
+        assert (site / "sigreg" / carried).is_file()

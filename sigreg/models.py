@@ -4,6 +4,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 
 LOG_STD_LIMIT = 5.0  # keeps a standard deviation within e^-5 .. e^5, where float32 rates are exact to 1e-3 nats
@@ -94,3 +96,148 @@ class BottleneckClassifier(nn.Module):
         mean, log_std = self.encoder(x)
         w = mean + torch.exp(log_std) * noise
         return Code(w, mean, log_std, self.decoder(w))
+
+
+class _Average(torch.autograd.Function):
+    """The mean of a tensor over all processes; its gradient is the mean of their gradients, times their number."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.clone()
+        dist.all_reduce(grad)  # every process's loss depends on every process's moments
+        return grad / dist.get_world_size()
+
+
+class SharedBatchNorm(nn.Module):
+    r"""Batch normalisation whose moments, in a process group, are those of the whole batch.
+
+    .. math:: y = \gamma \, \frac{x - \mathrm{E}_B[x]}{\sqrt{\mathrm{E}_B[x^2] - \mathrm{E}_B[x]^2 + \epsilon}} + \delta
+
+    torch's ``SyncBatchNorm`` runs on CUDA only; this runs anywhere, so that two processes on a laptop take the steps
+    of one. Without a process group it is ``torch.nn.functional.batch_norm``. Processes must hold parts of equal size.
+
+    Args:
+        features: channels, or features of a vector.
+        momentum: weight of a new batch in the moments kept for evaluation.
+        eps: added to the variance.
+
+    Shape:
+        (B, features) or (B, features, H, W) to the same.
+
+    Reference:
+        Ioffe and Szegedy (2015), arXiv 1502.03167.
+
+    Derived in:
+        Nothing to derive; Chapters 5 to 8 train with it.
+
+    Example:
+        >>> y = SharedBatchNorm(3)(5 + 2 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0)))
+        >>> y.mean(0).abs().max() < 1e-5, (y.var(0, correction=0) - 1).abs().max() < 1e-4
+        (tensor(True), tensor(True))
+    """
+
+    def __init__(self, features, momentum=0.1, eps=1e-5):
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x):
+        alone = not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+        if alone or not self.training:
+            moments = self.running_mean, self.running_var, self.weight, self.bias
+            return F.batch_norm(x, *moments, self.training, self.momentum, self.eps)
+        reduced = [d for d in range(x.ndim) if d != 1]
+        mean, square = _Average.apply(torch.stack([x.mean(reduced), x.square().mean(reduced)]))
+        variance = square - mean.square()
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)  # torch keeps the unbiased one
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
+
+
+class ConvEncoder(nn.Module):
+    r"""A small convolutional backbone: 3x3 convolutions, each with batch norm and ReLU, flattened at the end.
+
+    .. math:: h = \mathrm{flatten}\,(f_L \circ \dots \circ f_1)(x), \qquad
+        f_l(x) = \mathrm{ReLU}(\mathrm{BN}(\mathrm{conv}_{3 \times 3}^{\text{stride } s_l}(x)))
+
+    Args:
+        channels: output channels of the layers.
+        strides: their strides, as many.
+        size: height and width of the images.
+
+    Shape:
+        (B, 1, size, size) to (B, features); ``features`` is an attribute.
+
+    Raises:
+        ValueError: ``channels`` and ``strides`` differ in length.
+
+    Reference:
+        The plain stack of 3x3 convolutions of Springenberg et al. (2015), arXiv 1412.6806.
+
+    Derived in:
+        Nothing to derive; Chapters 5 to 8 train it.
+
+    Example:
+        >>> encoder = ConvEncoder()
+        >>> encoder(torch.zeros(2, 1, 28, 28)).shape, encoder.features
+        (torch.Size([2, 1024]), 1024)
+    """
+
+    def __init__(self, channels=(16, 32, 64), strides=(2, 2, 2), size=28):
+        super().__init__()
+        if len(channels) != len(strides):
+            raise ValueError(f"channels and strides must have equal length, got {len(channels)} and {len(strides)}")
+        layers = []
+        for before, after, stride in zip((1, *channels), channels, strides, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), SharedBatchNorm(after), nn.ReLU()]
+            size = (size - 1) // stride + 1
+        self.network = nn.Sequential(*layers, nn.Flatten())
+        self.features = channels[-1] * size * size
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def mlp(widths):
+    r"""Linear layers with batch norm and ReLU between them: a projector or a predictor.
+
+    .. math:: x \mapsto A_L \, \mathrm{ReLU}(\mathrm{BN}(\cdots \mathrm{ReLU}(\mathrm{BN}(A_1 x)))) + b_L
+
+    Args:
+        widths: features of input, hidden layers and output; two of them give one linear layer.
+
+    Returns:
+        ``torch.nn.Sequential``, (B, widths[0]) to (B, widths[-1]).
+
+    Raises:
+        ValueError: fewer than two widths.
+
+    Reference:
+        The projector of Chen et al. (2020), arXiv 2002.05709, with batch norm.
+
+    Derived in:
+        Nothing to derive; Chapters 5 to 8 train it.
+
+    Example:
+        >>> mlp((8, 16, 4))(torch.zeros(3, 8)).shape
+        torch.Size([3, 4])
+    """
+    if len(widths) < 2:
+        raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
+    layers = []
+    for before, after in pairwise(widths[:-1]):
+        layers += [nn.Linear(before, after, bias=False), SharedBatchNorm(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))

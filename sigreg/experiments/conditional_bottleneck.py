@@ -46,7 +46,7 @@ def units(preset, seeds):
         found.append({"part": "sweep", "method": "none", "seed": seed, "betas": [0.0], **budget})
         for method in METHODS:
             found.append({"part": "sweep", "method": method, "seed": seed, "betas": list(BETAS), **budget})
-        for method in ("vib", "variational_ceb", "pairwise") if full else ("pairwise",):
+        for method in METHODS if full else ("pairwise",):
             betas = [0.0, 0.03, 0.3]
             found.append({"part": "random_labels", "method": method, "seed": seed, "betas": betas, **shuffled})
     return found

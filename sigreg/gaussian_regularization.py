@@ -39,7 +39,7 @@ def plain_epps_pulley(x, *, knots=17, t_max=3.0):
         Epps and Pulley (1983); Balestriero and LeCun, arXiv 2511.08544.
 
     Derived in:
-        Chapter 4, the Epps-Pulley statistic.
+        Chapter 4, Definition 4.1.
 
     >>> plain_epps_pulley(torch.zeros(4, 1, dtype=torch.float64)) / 4  # total collapse
     tensor([0.4020], dtype=torch.float64)
@@ -66,7 +66,7 @@ def plain_sliced_sigreg(z, directions, *, knots=17, t_max=3.0):
         A scalar: the mean over directions and views.
 
     Derived in:
-        Chapter 4, from one direction to many.
+        Chapter 4, Definition 4.2 and Corollary 4.10.
 
     >>> z = torch.eye(2, dtype=torch.float64)
     >>> plain_sliced_sigreg(z, z)  # two axes as directions
@@ -102,7 +102,7 @@ def epps_pulley_closed_form(x):
         Epps and Pulley (1983); Baringhaus and Henze (1988), dimension one.
 
     Derived in:
-        Chapter 4, the closed form.
+        Chapter 4, Proposition 4.3.
 
     >>> epps_pulley_closed_form(torch.zeros(4, 1, dtype=torch.float64)) / 4
     tensor([0.4089], dtype=torch.float64)
@@ -125,7 +125,7 @@ def sigreg_null_mean(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, the null mean.
+        Chapter 4, Proposition 4.8.
 
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
@@ -149,7 +149,7 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, the collapse value.
+        Chapter 4, Proposition 4.6.
 
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
@@ -186,7 +186,7 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
         ValueError: ``num_slices`` or ``dim`` is less than 1.
 
     Derived in:
-        Chapter 4, from one direction to many.
+        Chapter 4, Definition 4.2 and Corollary 4.10.
 
     >>> a = random_directions(3, 5, generator=torch.Generator().manual_seed(0))
     >>> a.shape, a.norm(dim=1)
@@ -223,7 +223,7 @@ def epps_pulley(x, *, knots=17, t_max=3.0):
         Epps and Pulley (1983); Balestriero and LeCun, arXiv 2511.08544.
 
     Derived in:
-        Chapter 4, the Epps-Pulley statistic.
+        Chapter 4, Definition 4.1.
 
     >>> epps_pulley(torch.tensor([[-1.0, 5.0], [0.0, 5.0], [1.0, 5.0]]))
     tensor([ 0.0329, 11.8199])
@@ -268,7 +268,7 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
         Balestriero and LeCun, arXiv 2511.08544.
 
     Derived in:
-        Chapter 4, from one direction to many; the product form of the sums, in its section on cost.
+        Chapter 4, Definition 4.2; the product form of the sums, Algorithm 4.18.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> directions = random_directions(64, 8, generator=generator)
@@ -307,7 +307,7 @@ class SIGReg(nn.Module):
         Balestriero and LeCun, arXiv 2511.08544.
 
     Derived in:
-        Chapter 4, from one direction to many.
+        Chapter 4, Definition 4.2 and Corollary 4.10.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> z = torch.randn(512, 8, generator=generator, requires_grad=True)
@@ -375,7 +375,7 @@ def slice_free_sigreg(z, *, sync=True, group=None):
         kernel of the limit.
 
     Derived in:
-        Chapter 4, the slice-free form.
+        Chapter 4, Proposition 4.11.
 
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)

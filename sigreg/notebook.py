@@ -1,4 +1,4 @@
-"""What every chapter calls: one start, computed prose, and texts kept for other pages."""
+"""What every chapter calls: one start, computed prose and tables, and texts kept for other pages."""
 
 import importlib.metadata
 import os
@@ -58,6 +58,27 @@ def say(text: str) -> None:
         print(text)
     else:
         display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
+def table(head, rows) -> str:
+    """A Markdown table, for :func:`say`.
+
+    Args:
+        head: the column headings.
+        rows: for each row as many entries; each is shown as ``str`` shows it, so format numbers first.
+
+    Raises:
+        ValueError: a row has more or fewer entries than there are headings.
+
+    >>> print(table(("shape", "corners"), [("triangle", 3)]))
+    | shape | corners |
+    | --- | --- |
+    | triangle | 3 |
+    """
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"rows must have {len(head)} entries, one for each heading, got {row!r}")
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def glue(name: str, text: str) -> None:

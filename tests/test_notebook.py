@@ -132,3 +132,8 @@ def test_a_player_is_the_only_output_of_its_cell(executed):
     (output,) = executed[4]
     assert output.output_type == "execute_result" and set(output.data) == {"text/plain", "text/html"}
     assert output.data["text/plain"] == "Player(alt='A.', frames=2)"
+
+
+def test_a_table_with_a_ragged_row_is_refused():
+    with pytest.raises(ValueError, match="rows must have 2 entries, one for each heading"):
+        notebook.table(("a", "b"), [(1, 2), (3,)])

@@ -3,14 +3,19 @@ r"""Networks trained a second: a plain loop, ``sigreg.training.train_together``,
 Run ``python benchmarks/ensembles.py``; it uses the best device there is (``SIGREG_DEVICE`` chooses another) and,
 on a CPU, as many threads as ``OMP_NUM_THREADS`` says. All three take the same steps on the same batches: G networks
 of one shape, each with its own beta, with the minibatch CEB loss; what is counted is G networks times the steps of
-one sweep (5 epochs of whole FashionMNIST, batch 256), extrapolated from a timed stretch.
+one sweep (5 epochs of whole FashionMNIST, batch 256), extrapolated from a timed stretch. The ways take turns, round by
+round; a ratio is the median of the ratios within a round, with quartiles. ``--write`` keeps the numbers.
 
 ``loop``: one network after the other, one Adam each. ``together``: ``torch.func.vmap`` over stacked parameters, as in
 the package. ``by hand``: batched matrix products written out, the first layer of all networks as a single product.
 """
 
 import argparse
+import json
 import time
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
 
 import torch
 import torch.nn.functional as F
@@ -80,11 +85,31 @@ def seconds(function, nets, batches, betas, device):
     return time.perf_counter() - start
 
 
+def measure(hidden, size, batches, device, rounds):
+    """Networks a minute of each way, and how many times the loop, over interleaved rounds in one process."""
+    nets = networks(size, hidden, device)
+    betas = torch.linspace(0.01, 1, size).to(device)
+    ways = (loop, together, by_hand)
+    for way in ways:
+        way(nets, batches[:2], betas)
+    taken = [[seconds(way, nets, batches, betas, device) for way in ways] for _ in range(rounds)]
+    found = {"hidden": list(hidden), "networks": size, "rounds": rounds}
+    for k, way in enumerate(ways):
+        a_minute = [60 * size / (row[k] / len(batches) * STEPS_OF_A_SWEEP) for row in taken]
+        times = quantiles([row[0] / row[k] for row in taken], n=4)
+        found[way.__name__] = {
+            "networks a minute": round(median(a_minute), 3),
+            "times the loop": dict(zip(("low", "median", "high"), (round(t, 3) for t in times), strict=True)),
+        }
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of networks (default: 1 6 24; on a GPU also 96)")
     parser.add_argument("--steps", type=int, default=8, help="timed steps (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of these counts (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="keep the numbers in benchmarks/results/ensembles.json")
     options = parser.parse_args()
     device = default_device()
     sizes = options.sizes or ([1, 6, 24] if device.type == "cpu" else [1, 6, 24, 96])
@@ -92,19 +117,26 @@ def main():
     images = torch.randn(256 * options.steps, 784, generator=generator).to(device)
     labels = torch.randint(10, (len(images),), generator=generator).to(device)
     batches = list(Minibatches(images, labels, batch_size=256, epochs=1, noise_dim=8, seed=0))
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(f"torch {torch.__version__} on {device}{threads}; networks trained a minute, and times the loop")
-    for hidden in ((512, 256), (64, 32)):
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    name = "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    print(f"torch {torch.__version__} on {name}; networks trained a minute, and times the loop (quartiles)")
+    kept = []
+    for hidden in ((512, 256), (128, 64), (64, 32)):
         for size in sizes:
-            nets = networks(size, hidden, device)
-            betas = torch.linspace(0.01, 1, size).to(device)
-            rates = {}
-            for function in (loop, together, by_hand):
-                function(nets, batches[:2], betas)
-                best = min(seconds(function, nets, batches, betas, device) for _ in range(options.repeats))
-                rates[function.__name__] = 60 * size / (best / options.steps * STEPS_OF_A_SWEEP)
-            shown = ", ".join(f"{name} {rate:.3g} ({rate / rates['loop']:.2f}x)" for name, rate in rates.items())
+            found = measure(hidden, size, batches, device, options.rounds)
+            kept.append(found)
+            shown = "; ".join(
+                f"{way} {v['networks a minute']:.3g} ({v['times the loop']['median']:.2f}x, "
+                f"{v['times the loop']['low']:.2f}-{v['times the loop']['high']:.2f})"
+                for way, v in found.items()
+                if isinstance(v, dict)
+            )
             print(f"784-{'-'.join(map(str, hidden))}, {size:3d} networks: {shown}", flush=True)
+    if options.write:
+        path = Path(__file__).parent / "results" / "ensembles.json"
+        environment = {"torch": torch.__version__, "device": name, "threads": threads}
+        results = {"environment": environment, "date": str(date.today()), "runs": kept}
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,18 @@ plot()
 """
 
 
+def write_chapter(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "01_first.md").write_text(CHAPTER)
+    said = ["> **Verdict.** **P1 is ", "confirmed**, as an identity."]
+    verdict = {"output_type": "display_data", "data": {"text/markdown": said}}
+    cells = [{"cell_type": "code", "source": "say(verdict)", "outputs": [verdict]}]
+    (folder / "01_first.ipynb").write_text(json.dumps({"cells": cells}))
+
+
 @pytest.fixture
 def chapters(tmp_path):
-    (tmp_path / "01_first.md").write_text(CHAPTER)
+    write_chapter(tmp_path)
     return claims.Chapters(tmp_path)
 
 
@@ -108,9 +118,8 @@ def test_a_claim_may_be_open_without_evidence_but_not_missing(data, chapters):
 
 
 def test_a_page_that_lags_behind_is_noticed(tmp_path, data):
-    (tmp_path / "notebooks").mkdir()
+    write_chapter(tmp_path / "notebooks")
     (tmp_path / "book").mkdir()
-    (tmp_path / "notebooks/01_first.md").write_text(CHAPTER)
     (tmp_path / "book/claims.yml").write_text(claims.yaml.safe_dump(data, allow_unicode=True))
     late = ["book/claims.md is out of date: run `python book/_tools/claims.py`"]
     assert claims.check(tmp_path) == late
@@ -119,3 +128,15 @@ def test_a_page_that_lags_behind_is_noticed(tmp_path, data):
     data["claims"][0]["reason"] = "Another reason."
     (tmp_path / "book/claims.yml").write_text(claims.yaml.safe_dump(data, allow_unicode=True))
     assert claims.check(tmp_path) == late
+
+
+@pytest.mark.parametrize("verdict", ["not confirmed", "confirmed in a region"])
+def test_the_page_and_the_chapter_must_say_the_same(data, chapters, verdict):
+    data["claims"][0]["verdict"] = verdict
+    assert claims.problems(data, chapters) == [f'P1: verdict "{verdict}", but chapter 1 says: confirmed']
+
+
+def test_a_chapter_that_states_no_verdict_is_noticed(data, chapters):
+    chapters.verdicts.clear()
+    (message,) = claims.problems(data, chapters)
+    assert message.startswith('P1: verdict "confirmed", but chapter 1 says: no verdict of the form')

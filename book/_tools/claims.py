@@ -6,6 +6,7 @@ python book/_tools/claims.py check    is every claim in order, and claims.md up 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ STATEMENT = re.compile(rf"(?:{KINDS}) \d+\.\d+")
 OPENING = re.compile(rf"^> \*\*({STATEMENT.pattern})\b", re.MULTILINE)
 FIGURE = re.compile(r"^\s+name:\s*(fig-[\w-]+)\s*$", re.MULTILINE)
 HEADING = re.compile(r"^#{2,3} +(.+?)\s*$", re.MULTILINE)
+SAID = re.compile(rf"\*\*({'|'.join(IDS)}) is ({'|'.join(sorted(VERDICTS, key=len, reverse=True))})\b")
 SECTION = re.compile(r"(\w+)#([\w-]+)")
 
 PREFACE = """# Claims
@@ -48,6 +50,7 @@ class Chapters:
         self.statements: set[str] = set()
         self.figures: set[str] = set()
         self.sections: dict[str, str] = {}
+        self.verdicts: dict[tuple[int, str], set[str]] = {}
         for path in sorted(folder.glob("[0-9][0-9]_*.md")):
             text = path.read_text(encoding="utf-8")
             self.stems[int(path.stem[:2])] = path.stem
@@ -55,6 +58,8 @@ class Chapters:
             self.figures |= set(FIGURE.findall(text))
             prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
             self.sections |= {f"{path.stem}#{slug(title)}": title for title in HEADING.findall(prose)}
+            for name, verdict in said(path.with_suffix(".ipynb")):
+                self.verdicts.setdefault((int(path.stem[:2]), name), set()).add(verdict)
 
     def has(self, reference: str) -> bool:
         return reference in self.statements or reference in self.figures or reference in self.sections
@@ -64,6 +69,17 @@ class Chapters:
             stem, anchor = reference.split("#")
             return f"[{self.sections[reference]}](../notebooks/{stem}.ipynb#{anchor})"
         return f"{{numref}}`{reference}`" if reference.startswith("fig-") else reference
+
+
+def said(path: Path) -> list[tuple[str, str]]:
+    """The verdicts, "**P1 is confirmed**", that an executed chapter states in its text or prints."""
+    if not path.exists():
+        return []
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    texts += ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+    return [match.groups() for text in texts for match in SAID.finditer(text)]
 
 
 def slug(title: str) -> str:
@@ -84,6 +100,10 @@ def problems(data: dict, chapters: Chapters) -> list[str]:
         found += [f"{name}: no {part}" for part in ("claim", "reason") if not str(claim.get(part) or "").strip()]
         if claim.get("chapter") not in data["chapters"]:
             found.append(f"{name}: chapter {claim.get('chapter')} has no title under `chapters`")
+        stated = chapters.verdicts.get((claim.get("chapter"), name), set())
+        if verdict != "open" and stated != {verdict}:
+            words = " and ".join(sorted(stated)) or "no verdict of the form **P1 is confirmed**"
+            found.append(f'{name}: verdict "{verdict}", but chapter {claim.get("chapter")} says: {words}')
         for part in ANSWERS:
             references = claim.get(part) or []
             if verdict != "open" and not references:

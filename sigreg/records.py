@@ -15,17 +15,17 @@ A record is a plain dictionary::
 import ast
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
 import re
 import subprocess
-import tokenize
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+
+from sigreg._code import code_only
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -181,18 +181,7 @@ def describe(record: dict) -> str:
 
 def code_of(path) -> str:
     """A Python file without comments, docstrings and blank lines: what can change a number."""
-    text = Path(path).read_text(encoding="utf-8")
-    lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, documented) and ast.get_docstring(node):
-            for row in range(node.body[0].lineno, node.body[0].end_lineno + 1):
-                lines[row - 1] = ""
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    return code_only(Path(path).read_text(encoding="utf-8"))
 
 
 def sources_of(path) -> list[Path]:

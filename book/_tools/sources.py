@@ -6,11 +6,17 @@ Comments and docstrings do not count. No code is executed here.
 
 import ast
 import hashlib
-import io
+import importlib.util
 import json
 import re
-import tokenize
 from functools import cache
+from pathlib import Path
+
+# By its path, for `import sigreg` would load torch, which this check can do without.
+_spec = importlib.util.spec_from_file_location("code", Path(__file__).resolve().parents[2] / "sigreg/_code.py")
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+code_only = cache(_module.code_only)
 
 
 def digest(content):
@@ -46,22 +52,6 @@ def outputs_from(cells, root):
         if record.stem in words:
             parts[record.relative_to(root).as_posix()] = digest(record.read_bytes())
     return dict(sorted(parts.items()))
-
-
-@cache
-def code_only(source):
-    """Return Python `source` without comments, docstrings and blank lines: what can change an output."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    text = "\n".join(lines)
-    for node in ast.walk(ast.parse(source)):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node):
-            text = text.replace(ast.get_source_segment(source, node.body[0]), "", 1)
-    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
 @cache

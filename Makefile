@@ -16,7 +16,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book test unit nbval notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit nbval notebooks serve data bench lock stamp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ test: _build/.book $(VENV)/.peers  ## run every check: style, unit tests, notebo
 	$(PY) book/_tools/browser.py _build/html
 	$(MAKE) nbval
 	$(MAKE) unit
+
+pdf: _build/.book $(VENV)/.peers  ## print the book into one PDF, linked from its first page (needs chromium)
+	$(PY) book/_tools/printed.py _build/html
 
 unit: $(VENV)/.peers  ## unit tests and doctests only
 	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10

@@ -30,7 +30,7 @@ import jupytext
 import nbformat
 import stamp
 from rules import code_problems, notes_on_prose, output_problems, text_problems
-from sources import digest, outputs_from
+from sources import digest, outputs_from, record_notes, record_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -79,8 +79,12 @@ def outputs_digest(cells):
 
 
 def check(root=ROOT):
-    """Return the problems and the notes of all chapters: each by itself, then what must be unique in the book."""
-    problems, notes, names = [], [], {}
+    """Return the problems and the notes of all chapters: each by itself, then what only the whole book shows.
+
+    That is: figure names are unique, the table of contents has every chapter, the stored records can be read.
+    """
+    unusable = [*record_problems(root)]
+    problems, notes, names = [*unusable, *left_out(root)], [] if unusable else [*record_notes(root)], {}
     for stem in stems(root):
         found, remarks, cells = check_pair(stem, root)
         problems, notes = problems + found, notes + remarks
@@ -90,6 +94,15 @@ def check(root=ROOT):
             if name and names.setdefault(name, here) != here:
                 problems.append(f"{here}: the figure name {name} is taken by {names[name]}: choose another")
     return problems, notes
+
+
+def left_out(root):
+    """Yield the chapters that the table of contents has not: the book would be built without them, and say nothing."""
+    contents = root / "_toc.yml"
+    text = contents.read_text(encoding="utf-8") if contents.exists() else "".join(stems(root))
+    for stem in stems(root):
+        if stem not in text:
+            yield f"_toc.yml: the book leaves {stem} out: add `- file: notebooks/{stem}.ipynb` there"
 
 
 def check_pair(stem, root=ROOT):

@@ -96,3 +96,42 @@ def modules_of(name, root):
                 if parts[0] == (alias.asname or alias.name):
                     return modules_of(f"{base(node, 'sigreg')}.{alias.name}", root)
     return sorted((root / "sigreg").rglob("*.py"))
+
+
+def record_problems(root):
+    """Yield what is wrong with the stored records, a line each: cut short, a number that is none, parts missing."""
+
+    def refuse(word):
+        raise ValueError(f"it holds {word}, which is no number")
+
+    for path in sorted((root / "book/_records").glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        except ValueError as error:
+            wrong = str(error)
+        else:
+            lacks = {"name", "description", "provenance", "units"} - set(record if isinstance(record, dict) else ())
+            wrong = f"it lacks {', '.join(sorted(lacks))}" if lacks else ""
+            if not lacks and record["name"] != path.stem:
+                wrong = f"it is the record of {record['name']}"
+        if wrong:
+            here, remedy = path.relative_to(root), f"`python -m sigreg.reproduce run {path.stem} --preset full`"
+            yield f"{here}: the record cannot be used ({wrong}): restore it, or {remedy}"
+
+
+def record_notes(root):
+    """Yield a line for each stored record that was made by other code than stands; its numbers are as it says."""
+    for path in sorted((root / "book/_records").glob("*.json")):
+        provenance = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        if provenance["code"] != record_code(provenance["sources"], root):
+            yield f"note: {path.relative_to(root)} was made by other code than stands now"
+
+
+def record_code(sources, root):
+    """Return the hash that `sigreg.records` gives the code in these files; None if one of them is gone."""
+    found = hashlib.sha256()
+    for name in sources:
+        if not (root / name).is_file():
+            return None
+        found.update(f"{name}\n{code_only((root / name).read_text(encoding='utf-8'))}\n\0".encode())
+    return found.hexdigest()[:16]

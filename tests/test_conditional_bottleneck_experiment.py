@@ -86,3 +86,15 @@ def test_units_name_what_they_depend_on_and_run():
     entry = {"unit": unit, "result": first}
     flat = experiment.networks([entry], "random_labels")
     assert len(flat) == 2 and flat[0]["method"] == "vib" and experiment.networks([entry]) == []
+
+
+@pytest.mark.parametrize("preset", ["default", "full"])
+def test_the_study_of_large_batches_differs_in_batch_and_step_alone(preset):
+    from sigreg.experiments import bottleneck_batch
+
+    small = {(u["method"], u["seed"]): u for u in experiment.units(preset, range(2)) if u["part"] == "sweep"}
+    units = bottleneck_batch.units(preset, range(2))
+    assert len(units) == 4
+    for unit in units:
+        differs = {k for k, v in unit.items() if v != small[unit["method"], unit["seed"]][k]}
+        assert differs == {"batch_size", "lr"}

@@ -148,16 +148,33 @@ def test_mentions_become_links_with_hover_titles(build):
     # A mention that is broken over two lines of the source is one link.
     assert 'href="#definition-1-1" title="Definition 1.1 (Code, with' in first
     # Plurals: each number leads to its own statement.
-    assert ">Propositions 1.2</span></a> and <a" in second and ">2.2</span></a>" in second
+    assert ">Propositions\u00a01.2</span></a> and <a" in second and ">2.2</span></a>" in second
     assert 'href="01_first.html" title="1. First"' in second
+
+
+def test_claims_become_links_where_the_claims_page_has_them(build):
+    claims = {"claims.md": "# Claims\n\n(claim-p6)=\n## P6 is this\n\nP6 and P7.\n"}
+    first, _, warnings = pair(build, first=FIRST.replace("See Prop", "See **P6**, P7, `P6` and Prop"), **claims)
+    assert warnings == []
+    assert first.count('href="claims.html#claim-p6" title="Claim P6"') == 1
+    assert "P7, <code" in first and "P1 holds" in first  # no such claim: plain text
+
+
+def test_each_box_is_written_to_a_file_of_its_own(build):
+    out, _ = build({"01_first.md": FIRST, "02_second.md": SECOND})
+    files = {path.stem: path.read_text() for path in (out / "_static/statements").iterdir()}
+    assert files.keys() == {"definition-1-1", "proposition-1-2", "exercise-1-1", "theorem-2-1", "proposition-2-2"}
+    page = (out / "01_first.html").read_text()
+    assert files["proposition-1-2"].startswith('<div class="statement proposition" id="proposition-1-2">')
+    assert "\\[ a = b \\]" in files["proposition-1-2"] and files["proposition-1-2"] in page
 
 
 def test_what_is_not_running_prose_stays_as_it_is(build):
     first, second, warnings = pair(build)
     assert warnings == []  # neither the code nor the foreign link is taken for a mention of this book's Theorem
-    assert "Chapter 9 is not written" in first
+    assert "Chapter\u00a09 is not written" in first
     assert "<h2>About Proposition 1.2<" in second
-    assert ">Chapters 1</span></a>-2 agree" in second  # a page does not link to itself
+    assert ">Chapters\u00a01</span></a>-2 agree" in second  # a page does not link to itself
 
 
 def test_search_knows_statements_by_name(build):

@@ -6,15 +6,17 @@ A block quote that opens in bold becomes a box:
 
 It reads well wherever Markdown is shown; here it gets the anchor ``proposition-1-2``, a colour for its
 kind, and a place in the search index. Plain mentions ("Proposition 1.2", "Theorems 2.1 and 2.3",
-"Chapter 4") become links on every page, docstrings included. The build fails on a number used twice,
-out of turn or on the wrong page, and on a mention of a statement that does not exist.
+"Chapter 4", and the claims "P6", "V1", "S3") become links on every page, docstrings included. The build fails
+on a number used twice, out of turn or on the wrong page, and on a mention of a statement that does not exist.
+Each box is also written to a small file of its own, ``_static/statements/proposition-1-2.html``, from which
+``book.js`` shows it where the pointer rests on a mention.
 Figures are numbered by chapter as well, and folded blocks (``<details>``) are told apart by their summary.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from docutils import nodes
@@ -53,7 +55,8 @@ def _list_of(number: str) -> str:
 _WORDS = "|".join(sorted(WORDS, key=len, reverse=True))
 MENTION = re.compile(
     rf"\b(?:(?P<word>{_WORDS})\s+(?P<numbers>{_list_of('[0-9]+[.][0-9]+')})"
-    rf"|(?P<chapter>Chapters?)\s+(?P<chapters>{_list_of('[0-9]+')})(?![.]?[0-9]))"
+    rf"|(?P<chapter>Chapters?)\s+(?P<chapters>{_list_of('[0-9]+')})(?![.]?[0-9])"
+    r"|(?P<claim>[PVS][0-9]{1,2})\b(?!\.[0-9]))"
 )
 CHAPTER_FILE = re.compile(r"(\d\d)_")
 
@@ -267,6 +270,11 @@ def _link(child: nodes.Node, docname: str, parent: nodes.Element, mentions: list
         return [child]
     pieces, position = [], 0
     for match in MENTION.finditer(child):
+        if match["claim"]:
+            target, text = f"claim-{match['claim'].lower()}", match["claim"]
+            pieces += [nodes.Text(child[position : match.start()]), _reference("claim", target, text, docname)]
+            position = match.end()
+            continue
         kind, group = (WORDS[match["word"]], "numbers") if match["word"] else ("Chapter", "chapters")
         for index, number in enumerate(re.finditer(r"\d+(?:\.\d+)?", match[group])):
             # The first link covers the word too, the others their number only.
@@ -275,13 +283,19 @@ def _link(child: nodes.Node, docname: str, parent: nodes.Element, mentions: list
             mentions.append(
                 Mention(anchor_of(kind, number[0]), f"{kind} {number[0]}", logging.get_node_location(parent))
             )
-            link = pending_xref(
-                "", nodes.inline("", str(child[start:end])), refdomain="statement", reftype="mention",
-                reftarget=mentions[-1].anchor, refdoc=docname, refexplicit=True, refwarn=False,
-            )  # fmt: skip
+            # No line may end between the word and its number.
+            text = "\u00a0".join(str(child[start:end]).split())
+            link = _reference("mention", mentions[-1].anchor, text, docname)
             pieces += [nodes.Text(child[position:start]), link]
             position = end
     return [*pieces, nodes.Text(child[position:])] if pieces else [child]
+
+
+def _reference(kind: str, target: str, text: str, docname: str) -> pending_xref:
+    return pending_xref(
+        "", nodes.inline("", text), refdomain="statement", reftype=kind, reftarget=target, refdoc=docname,
+        refexplicit=True, refwarn=False,
+    )  # fmt: skip
 
 
 # The register of all pages -----------------------------------------------------------------------------
@@ -325,14 +339,17 @@ class StatementDomain(Domain):
         return found
 
     def resolve_xref(self, env, fromdocname, builder, typ, target, node, contnode):
-        where = self.targets().get(target)
-        if where is None or where[:2] == (
-            fromdocname,
-            "",
-        ):  # reported below, not in the book yet, or this page
+        where = self.claim(target) if typ == "claim" else self.targets().get(target)
+        # Reported below, not in the book yet, or this page.
+        if where is None or where[:2] == (fromdocname, "") or (typ == "claim" and where[0] == fromdocname):
             return nodes.Text(contnode.astext())
         docname, fragment, title = where
         return make_refnode(builder, fromdocname, docname, fragment, contnode, title)
+
+    def claim(self, target: str) -> tuple[str, str, str] | None:
+        """Like an entry of `targets`: where the claims page has the label ``claim-p6``."""
+        docname, fragment = self.env.get_domain("std").anonlabels.get(target, ("", ""))
+        return (docname, fragment, f"Claim {target.removeprefix('claim-').upper()}") if docname else None
 
     def resolve_any_xref(self, env, fromdocname, builder, target, node, contnode):
         return []
@@ -409,11 +426,16 @@ def number_figures(app, env) -> list[str]:
 
 
 def visit_statement(self, node: statement) -> None:
+    node["starts_at"] = len(self.body)
     self.body.append(self.starttag(node, "div"))
 
 
 def depart_statement(self, node: statement) -> None:
     self.body.append("</div>\n")
+    if node["ids"]:
+        path = Path(self.builder.outdir, "_static", "statements", f"{node['ids'][0]}.html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(self.body[node["starts_at"] :]), encoding="utf-8")
 
 
 def setup(app):
@@ -422,4 +444,4 @@ def setup(app):
     app.connect("doctree-read", read)
     app.connect("env-get-updated", number_figures, priority=900)  # after Sphinx has numbered them
     app.connect("env-updated", rewrite_mentions)
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,7 @@
-// Small repairs of the built page: formulas that nearly fit, and what the keyboard and screen readers need.
+// Small repairs of the built page: formulas that nearly fit, long lines of code, what the keyboard and screen readers
+// need, and cards that show a statement where it is mentioned.
+
+// Fit -----------------------------------------------------------------------------------------------------
 
 const SMALLEST = 0.8; // a formula is shrunk to this much of its size at most; a wider one scrolls
 
@@ -11,8 +14,26 @@ function fit() {
   });
 }
 
+// A block of code too wide for the column gets its lines apart, so that the style sheet can break the long ones and
+// set what follows deeper than the line's own indentation. The text, and so what is copied, stays the same.
+function breakLines() {
+  const wide = [...document.querySelectorAll("div.highlight-python > div.highlight > pre, div.cell_input pre")].filter(
+    (pre) => !pre.querySelector(".code-line") && pre.scrollWidth > pre.clientWidth,
+  );
+  for (const pre of wide) {
+    const lines = pre.innerHTML.replace(/\n$/, "").split("\n");
+    pre.innerHTML = lines
+      .map((line) => {
+        const indent = line.replace(/<[^>]*>/g, "").match(/^ */)[0].length;
+        return `<span class="code-line" style="--indent: ${indent}">${line}\n</span>`;
+      })
+      .join("");
+  }
+}
+
 function repair() {
   fit();
+  breakLines();
   // What scrolls sideways must be reachable with the Tab key; what does not scroll must not be a stop.
   for (const box of document.querySelectorAll("div.math, .pst-scrollable-table-container, div.highlight > pre")) {
     if (box.scrollWidth > box.clientWidth) {
@@ -25,12 +46,122 @@ function repair() {
   }
 }
 
+// Cards ---------------------------------------------------------------------------------------------------
+
+const STATEMENT = /^#(definition|proposition|theorem|lemma|corollary|remark|example|algorithm|exercise)-\d+-\d+$/;
+const CLAIM = /^#claim-[pvs]\d+$/;
+const OPEN_AFTER = 250; // milliseconds of rest
+const CLOSE_AFTER = 200; // time to move the pointer into the card
+
+const card = document.createElement("div");
+card.id = "statement-card";
+card.setAttribute("role", "tooltip");
+card.hidden = true;
+
+const kept = new Map(); // address -> promise of the box
+let shownFor = null;
+let timer = 0;
+
+function source(link) {
+  const root = new URL(document.documentElement.dataset.content_root || "./", location.href);
+  return STATEMENT.test(link.hash) ? new URL(`_static/statements/${link.hash.slice(1)}.html`, root).href : link.href;
+}
+
+async function boxOf(link) {
+  const address = source(link);
+  if (!kept.has(address)) {
+    kept.set(
+      address,
+      fetch(address)
+        .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+        .then((text) => new DOMParser().parseFromString(text, "text/html").getElementById(link.hash.slice(1))),
+    );
+  }
+  return document.importNode(await kept.get(address), true);
+}
+
+// A preview: nothing in it is a link, a stop of the Tab key, or the owner of an id.
+function still(box) {
+  for (const part of box.querySelectorAll(".headerlink, button, script")) part.remove();
+  for (const link of box.querySelectorAll("a")) link.replaceWith(...link.childNodes);
+  for (const part of [box, ...box.querySelectorAll("[id], [tabindex]")]) {
+    part.removeAttribute("id");
+    part.removeAttribute("tabindex");
+  }
+  return box;
+}
+
+function place(link) {
+  const gap = 8;
+  const at = link.getClientRects()[0] || link.getBoundingClientRect();
+  const width = card.offsetWidth;
+  const height = card.offsetHeight;
+  const left = Math.min(Math.max(gap, at.left), document.documentElement.clientWidth - width - gap);
+  const below = at.bottom + gap + height <= innerHeight || at.top < height + gap;
+  card.style.left = `${left + scrollX}px`;
+  card.style.top = `${(below ? at.bottom + gap : at.top - gap - height) + scrollY}px`;
+}
+
+async function show(link) {
+  hide();
+  shownFor = link;
+  let box;
+  try {
+    box = still(await boxOf(link));
+  } catch {
+    return; // without a server (file://) nothing can be fetched: the link keeps its title
+  }
+  if (shownFor !== link) return;
+  card.replaceChildren(box);
+  card.hidden = false;
+  if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([card]);
+  if (shownFor !== link) return;
+  for (const part of card.querySelectorAll("[tabindex]")) part.removeAttribute("tabindex");
+  link.dataset.title = link.title;
+  link.removeAttribute("title"); // or the browser would lay its own card over this one
+  link.setAttribute("aria-describedby", card.id);
+  place(link);
+}
+
+function hide() {
+  clearTimeout(timer);
+  if (!card.hidden) card.hidden = true;
+  if (shownFor?.dataset.title) shownFor.title = shownFor.dataset.title;
+  shownFor?.removeAttribute("aria-describedby");
+  shownFor = null;
+}
+
+function later(action, delay) {
+  clearTimeout(timer);
+  timer = setTimeout(action, delay);
+}
+
+function prepareCards() {
+  document.body.append(card);
+  card.addEventListener("pointerenter", () => clearTimeout(timer));
+  card.addEventListener("pointerleave", () => later(hide, CLOSE_AFTER));
+  for (const link of document.querySelectorAll("article a.reference.internal, article .claims-overview a")) {
+    if (!STATEMENT.test(link.hash) && !CLAIM.test(link.hash)) continue;
+    link.addEventListener("pointerenter", (event) => {
+      if (event.pointerType === "mouse") shownFor === link ? clearTimeout(timer) : later(() => show(link), OPEN_AFTER);
+    });
+    link.addEventListener("pointerleave", () => later(hide, CLOSE_AFTER));
+    link.addEventListener("focus", () => link.matches(":focus-visible") && show(link));
+    link.addEventListener("blur", hide);
+    link.addEventListener("click", hide);
+  }
+  addEventListener("keydown", (event) => event.key === "Escape" && hide());
+}
+
+// Start ---------------------------------------------------------------------------------------------------
+
 addEventListener("load", async () => {
   // A label that hides the words on a control misleads whoever hears it.
   for (const control of document.querySelectorAll("details.hide > summary, .search-button-field")) {
     control.removeAttribute("aria-label");
   }
   for (const entry of document.querySelectorAll(".citation-list, .citation")) entry.removeAttribute("role");
+  prepareCards();
   if (window.MathJax?.startup) await MathJax.startup.promise;
   repair();
   document.addEventListener("toggle", repair, true);

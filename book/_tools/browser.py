@@ -1,16 +1,25 @@
-"""Visit every page of the built book in Chromium: wide and narrow, light and dark, folded blocks open.
+"""Visit every page of the built book in Chromium: wide and narrow, light and dark, by mouse and by keyboard.
 
     python book/_tools/browser.py _build/html [--screenshots DIR] [--only PART_OF_A_PATH]
 
-Reported, one line each: console errors, requests to another host, mathematics left untypeset or cut off, pictures
-that did not load, pages wider than the screen, and statements that the search does not find. Needs Debian's
-``chromium`` (or Chrome) and the PyPI package ``playwright``, whose own browsers are not used.
+Reported, one line each:
+
+* console errors and requests to another host;
+* mathematics left untypeset or cut off, pictures that did not load, pages wider than the screen;
+* controls that the Tab key does not reach, or that do not show that they have the focus;
+* a theme switch, a folded block, a menu, a player or a card of a statement that does not do its work;
+* statements that the search does not find by name;
+* what axe-core calls a serious or critical barrier, in light and in dark.
+
+Needs Debian's ``chromium`` (or Chrome) and the PyPI packages ``playwright``, whose own browsers are not used, and
+``axe-playwright-python``, which carries axe-core.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import shutil
 import sys
 import threading
@@ -20,6 +29,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SCREENS = {"wide": (1280, 900, "light"), "phone": (390, 844, "dark")}
 FLAGS = [
     "--no-sandbox",
@@ -66,10 +76,62 @@ CHECK = r"""() => {
 OTHER_THEME = """() => { const d = document.documentElement.dataset;
   d.theme = d.theme === 'dark' ? 'light' : 'dark'; return d.theme; }"""
 OPEN_ALL = "() => document.querySelectorAll('details').forEach(e => { e.open = true; })"
-STATEMENT = """() => { const e = document.querySelector('.statement[id] .statement-title');
-  if (!e) return null;
-  const name = e.querySelector('.statement-name');
-  return name && !name.querySelector('mjx-container') ? [name.textContent, e.parentElement.id] : null; }"""
+NAMED = """() => [...document.querySelectorAll('.statement[id]')].map(e => [e, e.querySelector('.statement-name')])
+  .filter(([, name]) => name && !name.querySelector('mjx-container, .math'))
+  .map(([e, name]) => [name.textContent, e.id])"""
+
+# Every control that can be seen. The listener notes which of them had the focus, and whether it showed.
+CONTROLS = """() => {
+  const seen = e => e.checkVisibility({ visibilityProperty: true }) && e.getClientRects().length > 0;
+  const wanted = 'a[href], button, input, select, textarea, summary, video[controls], [tabindex="0"], [role=button]';
+  window.controls = [...document.querySelectorAll(wanted)].filter(e => seen(e) && !e.disabled && e.tabIndex >= -1
+    && !(e.tabIndex === -1 && e.matches('[tabindex="-1"]')));
+  window.reached = new Set(), window.faint = [];
+  document.addEventListener('focusin', event => {
+    const e = event.target, style = getComputedStyle(e);
+    reached.add(e);
+    const ring = style.outlineStyle !== 'none' || style.boxShadow !== 'none' || e.closest('svg');
+    if (!ring || +style.opacity === 0) faint.push(e);
+  });
+  document.activeElement?.blur();
+  getSelection().removeAllRanges();
+  return controls.length;
+}"""
+UNREACHED = """() => {
+  const short = e => (e.outerHTML.match(/^<[^>]*>/)[0] + e.textContent.trim()).replace(/\\s+/g, ' ').slice(0, 110);
+  return [...controls.filter(e => e.isConnected && !reached.has(e)).map(e => 'the Tab key does not reach ' + short(e)),
+    ...faint.map(e => 'the focus does not show on ' + short(e))].slice(0, 6);
+}"""
+
+# Mathematics and repeated kinds of code token are simplified first: axe would look at each of some 50 000 parts.
+SIMPLIFY = """() => {
+  for (const e of document.querySelectorAll('mjx-container')) e.replaceWith('x');
+  const kinds = new Set();
+  for (const e of document.querySelectorAll('pre span[class]:not(.code-line)')) {
+    const kind = e.className + (e.closest('.output') ? ' output' : '') + (e.closest('.statement') ? ' box' : '');
+    if (kinds.has(kind)) e.replaceWith(...e.childNodes);
+    kinds.add(kind);
+  }
+}"""
+BARRIERS = """async () => {
+  const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+  const found = await axe.run(document, { resultTypes: ['violations'], runOnly: { type: 'tag', values: tags } });
+  return found.violations.filter(v => ['serious', 'critical'].includes(v.impact)).map(v =>
+    `axe, ${v.impact}: ${v.help}, ${v.nodes.length} times, first: ${v.nodes[0].html.slice(0, 120)}`);
+}"""
+
+LACKING = """titles => titles.filter(([title, anchor]) => {
+  const found = Search._performSearch(...Search._parseQuery(title));
+  return !found.some(item => item[2] === '#' + anchor);
+})"""
+
+CARD = """() => {
+  const card = document.getElementById('statement-card');
+  if (!card || card.hidden) return null;
+  const { left, right, top } = card.getBoundingClientRect();
+  return { text: card.textContent.trim(), inside: left >= 0 && right <= innerWidth && top >= 0,
+    ready: !card.querySelector('.math:not(:has(mjx-container))') };
+}"""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -99,7 +161,11 @@ def pages(root: Path) -> list[str]:
     return found
 
 
+# What is looked at on every page ------------------------------------------------------------------------
+
+
 def visit(tab, home: str, name: str, shots: Path | None, screen: str) -> list[str]:
+    """What the page looks like, in both themes, and whether everything can be reached and used."""
     problems: list[str] = []
     host = urlsplit(home).netloc
 
@@ -121,41 +187,175 @@ def visit(tab, home: str, name: str, shots: Path | None, screen: str) -> list[st
     tab.goto(f"{home}/{name}", wait_until="load")
     tab.evaluate(READY)
     problems += tab.evaluate(CHECK)
+    stem = f"{name.removesuffix('.html').replace('/', '-')}-{screen}"
+    theme = tab.evaluate("document.documentElement.dataset.theme")
     if shots:
-        stem = f"{name.removesuffix('.html').replace('/', '-')}-{screen}"
-        tab.screenshot(
-            path=shots / f"{stem}-{tab.evaluate('document.documentElement.dataset.theme')}.png",
-            full_page=True,
-        )
+        tab.screenshot(path=shots / f"{stem}-{theme}.png", full_page=True)
+    if screen == "wide":
+        problems += tab_through(tab) + use_folds(tab) + use_players(tab) + use_cards(tab)
     theme = tab.evaluate(OTHER_THEME)
     tab.evaluate(OPEN_ALL)
     problems += tab.evaluate(CHECK)
     if shots:
         tab.screenshot(path=shots / f"{stem}-{theme}.png", full_page=True)
+    problems += barriers(tab)
     for event, handler in handlers.items():
         tab.remove_listener(event, handler)
     return list(dict.fromkeys(problems))
 
 
-def search(tab, home: str, name: str) -> list[str]:
-    """The first named statement of a page must be among the results for its name."""
-    tab.goto(f"{home}/{name}", wait_until="domcontentloaded")
-    found = tab.evaluate(STATEMENT)
-    if not found:
+def tab_through(tab) -> list[str]:
+    """Press Tab until the page is through: every control gets the focus, and shows it."""
+    count = tab.evaluate(CONTROLS)
+    for _ in range(count + 10):
+        tab.keyboard.press("Tab")
+    return tab.evaluate(UNREACHED)
+
+
+def use_folds(tab) -> list[str]:
+    """The Enter key opens each folded block, and closes it again."""
+    problems = []
+    for fold in tab.query_selector_all("article details"):
+        states = []
+        for _ in range(2):
+            fold.query_selector("summary").focus()
+            tab.keyboard.press("Enter")
+            states.append(fold.evaluate("e => e.open"))
+        if sorted(states) != [False, True]:
+            problems.append(f"a folded block does not open and close: {fold.text_content().strip()[:60]}")
+    return problems
+
+
+def use_players(tab) -> list[str]:
+    """By keyboard alone: the slider turns the frames, the button plays and pauses."""
+    problems = []
+    frame = "e => [e.querySelector('output').textContent, e.querySelector('canvas')?.toDataURL().length]"
+    for player in tab.query_selector_all(".sigreg-player"):
+        what = player.query_selector("figcaption").text_content().strip()[:60]
+        try:
+            player.wait_for_selector(".controls:not([hidden])", timeout=3000)
+            slider, button = player.query_selector("input"), player.query_selector("button")
+            slider.focus()
+            tab.keyboard.press("Home")
+            tab.wait_for_timeout(150)
+            first = player.evaluate(frame)
+            tab.keyboard.press("End")
+            tab.wait_for_timeout(150)
+            if first == player.evaluate(frame):
+                problems.append(f"a player does not move with its slider: {what}")
+            button.focus()
+            tab.keyboard.press("Enter")
+            tab.wait_for_timeout(700)
+            if int(slider.input_value()) == 0:
+                problems.append(f"a player does not play: {what}")
+            if button.text_content() == "Pause":
+                tab.keyboard.press("Enter")
+        except Exception as error:
+            problems.append(f"a player fails, {str(error).splitlines()[0]}: {what}")
+    return problems
+
+
+def use_cards(tab) -> list[str]:
+    """A mention shows its statement under the pointer and under the focus; Escape closes the card."""
+    is_mention = "e => /^#(?!exercise)[a-z]+-\\d+-\\d+$/.test(e.hash) && e.checkVisibility()"
+    links = [e for e in tab.query_selector_all("article a.reference.internal") if e.evaluate(is_mention)]
+    elsewhere = [e for e in links if e.evaluate("e => e.pathname !== location.pathname")]
+    problems = []
+    for link in [*links[:1], *elsewhere[:1]]:
+        label = link.text_content().replace("\u00a0", " ")
+        link.scroll_into_view_if_needed()
+        for by, act in (("pointer", link.hover), ("focus", link.focus)):
+            act()
+            card = None
+            for _ in range(60):
+                tab.wait_for_timeout(50)
+                card = tab.evaluate(CARD)
+                if card and card["ready"]:
+                    break
+            if not card or not card["ready"]:
+                problems.append(f"{label} shows no card under the {by}")
+            elif label.split()[-1] not in card["text"] or not card["inside"]:
+                problems.append(f"the card of {label} is wrong or off the screen: {card['text'][:60]}")
+            tab.keyboard.press("Escape")
+            if tab.evaluate(CARD):
+                problems.append(f"Escape does not close the card of {label}")
+            tab.mouse.move(1, 1)
+    return problems
+
+
+def barriers(tab) -> list[str]:
+    """What axe-core finds. Leaves the page changed: the last thing to do on it."""
+    tab.evaluate(SIMPLIFY)
+    tab.evaluate(axe())
+    return tab.evaluate(BARRIERS)
+
+
+@functools.cache
+def axe() -> str:
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None:
+        raise SystemExit("axe-core is missing: pip install axe-playwright-python")
+    return Path(found.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8")
+
+
+# What is looked at once ---------------------------------------------------------------------------------
+
+
+def search(tab, home: str, names: list[str]) -> list[str]:
+    """Every named statement is among the results for its name; one search by hand, from the keyboard."""
+    named = []
+    for name in names:
+        tab.goto(f"{home}/{name}", wait_until="domcontentloaded")
+        named += tab.evaluate(NAMED)
+    if not named:
         return []
-    title, anchor = found
-    tab.goto(f"{home}/search.html?q={quote(title)}", wait_until="load")
+    title, anchor = named[0]
+    tab.evaluate(READY)
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type(title)
+    tab.keyboard.press("Enter")
     try:
         tab.wait_for_selector(f'#search-results a[href*="{anchor}"]', timeout=5000)
     except Exception:
-        return [f'a search for "{title}" does not find {anchor}']
-    return []
+        return [f'a search for "{title}", typed after Ctrl+K, does not find {anchor}']
+    return [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+
+
+def switch_theme(tab, home: str, name: str) -> list[str]:
+    """The theme button, pressed from the keyboard, leads to light and to dark, and a reload keeps the choice."""
+    tab.goto(f"{home}/{name}", wait_until="load")
+    themes = []
+    for _ in range(3):
+        tab.focus(".theme-switch-button:visible")
+        tab.keyboard.press("Enter")
+        theme = tab.evaluate("document.documentElement.dataset.theme")
+        tab.reload(wait_until="load")
+        if tab.evaluate("document.documentElement.dataset.theme") != theme:
+            return [f"the theme {theme} does not outlast a reload"]
+        themes.append((theme, tab.evaluate("getComputedStyle(document.body).backgroundColor")))
+    return [] if len(set(themes)) == 2 else [f"the theme button leads to {sorted(set(themes))} only"]
+
+
+def open_menus(tab, home: str, name: str) -> list[str]:
+    """Each menu of the header opens with Enter, and Escape closes it."""
+    tab.goto(f"{home}/{name}", wait_until="load")
+    problems = []
+    for button in tab.query_selector_all("button[data-bs-toggle=dropdown]"):
+        if not button.is_visible():
+            continue
+        label = button.get_attribute("aria-label")
+        for key, wanted in (("Enter", "true"), ("Escape", "false")):
+            button.focus()
+            tab.keyboard.press(key)
+            if button.get_attribute("aria-expanded") != wanted:
+                problems.append(f'{key} has no effect on the menu "{label}"')
+    return problems
 
 
 def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         raise SystemExit("no chromium on this machine: install it (Debian: apt-get install chromium)")
     names = [name for name in pages(root) if only in name]
@@ -167,8 +367,11 @@ def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
             tab = context.new_page()
             for name in names:
                 problems += [f"{name} ({screen}): {text}" for text in visit(tab, home, name, shots, screen)]
+            if names:
+                problems += [f"{names[-1]} ({screen}): {text}" for text in open_menus(tab, home, names[-1])]
+                problems += [f"{names[-1]} ({screen}): {text}" for text in switch_theme(tab, home, names[-1])]
             if screen == "wide":
-                problems += [f"{name}: {text}" for name in names for text in search(tab, home, name)]
+                problems += search(tab, home, names)
             context.close()
         browser.close()
     return problems

@@ -150,7 +150,7 @@ function prepareCards() {
     link.addEventListener("blur", hide);
     link.addEventListener("click", hide);
   }
-  addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  addEventListener("keydown", (event) => event.key === "Escape" && hide(), true); // before any control keeps the key
 }
 
 // Start ---------------------------------------------------------------------------------------------------

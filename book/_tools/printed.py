@@ -1,0 +1,142 @@
+"""Print the built book into one PDF with Chromium, and link it from the first page.
+
+    python book/_tools/printed.py _build/html
+
+All pages are set into one document in the order of the table of contents, their links turned inwards, folded blocks
+open, and Chromium prints it with page numbers and bookmarks. The file, ``encoders-want-to-be-normal.pdf``, lies beside
+``index.html``; the first page then links it, with its length and size. Needs what ``browser.py`` needs; where there is
+no Chromium nothing is printed, and the first page simply has no such link.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from browser import CHROMIUM, FLAGS, READY, serve
+
+NAME = "encoders-want-to-be-normal.pdf"
+FIRST = "book/index.html"
+LEFT_OUT = ("book/api.html",)  # a reference to search in, not to read in print
+PLACE = re.compile(r'(<span id="print-version">).*?(</span>)', re.DOTALL)
+LARGEST = 10e6  # bytes
+
+ORDER = """() => [...document.querySelectorAll('nav.bd-links a.internal, nav.bd-links a.reference')]
+  .map(a => new URL(a.getAttribute('href'), location.href)).filter(u => !u.hash).map(u => u.pathname.slice(1))"""
+
+# Runs in the first page: fetches the others, makes ids and links unique to their page, and replaces the document.
+ASSEMBLE = r"""async ({ names, book, release }) => {
+  const key = name => name.replace(/\.html$/, '').replace(/[^\w]+/g, '-');
+  const known = new Set(names), sections = [];
+  const address = (href, name) => {
+    const url = new URL(href, new URL(name, location.origin + '/'));
+    if (url.origin !== location.origin) return href;
+    const page = url.pathname.slice(1);
+    if (!known.has(page)) return new URL(page + url.hash, book).href;
+    return '#' + key(page) + (url.hash ? '--' + url.hash.slice(1) : '');
+  };
+  const parser = new DOMParser();
+  for (const name of names) {
+    const text = await (await fetch('/' + name)).text();
+    const article = parser.parseFromString(text, 'text/html').querySelector('article.bd-article');
+    for (const e of article.querySelectorAll('.headerlink, .copybtn, .controls, noscript, .prev-next-area, button'))
+      e.remove();
+    for (const e of article.querySelectorAll('svg.narrow, #print-version, script:not([type^="math"])')) e.remove();
+    for (const e of article.querySelectorAll('[id]')) e.id = key(name) + '--' + e.id;
+    for (const e of article.querySelectorAll('[marker-end]'))
+      e.setAttribute('marker-end', e.getAttribute('marker-end').replace('#', '#' + key(name) + '--'));
+    for (const e of article.querySelectorAll('a[href]')) e.setAttribute('href', address(e.getAttribute('href'), name));
+    for (const e of article.querySelectorAll('img[src]'))
+      e.src = new URL(e.getAttribute('src'), new URL(name, location.origin + '/')).href;
+    for (const e of article.querySelectorAll('details')) e.open = true;
+    article.id = key(name);
+    sections.push(article);
+  }
+  document.body.replaceChildren(...sections);
+  document.body.className = 'printed';
+  const line = Object.assign(document.createElement('p'), { className: 'release', textContent: release });
+  sections[0].querySelector('h1').after(line);
+  document.documentElement.dataset.theme = 'light';
+  await MathJax.typesetPromise();
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  return document.querySelectorAll('mjx-merror').length;
+}"""
+
+# A formula wider than the page is scaled down, a picture is sent as it was drawn.
+FIT = """() => { for (const box of document.querySelectorAll('div.math')) {
+  box.style.fontSize = '';
+  const ratio = box.clientWidth / box.scrollWidth;
+  if (ratio < 1) box.style.fontSize = `${ratio - 0.01}em`; } }"""
+
+FOOT = (
+    '<div style="width: 100%; font: 8px sans-serif; color: #666; text-align: center">'
+    '<span class="pageNumber"></span></div>'
+)
+
+
+def print_book(root: Path, chromium: str) -> Path:
+    from playwright.sync_api import sync_playwright
+
+    target = root / NAME
+    with serve(root) as home, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        # The width of the text on A4, so that what fits on the screen fits on the paper.
+        tab = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="light")
+        tab.set_default_timeout(300_000)
+        tab.goto(f"{home}/{FIRST}", wait_until="load")
+        tab.evaluate(READY)
+        names = dict.fromkeys([FIRST, *tab.evaluate(ORDER)])
+        book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
+        release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
+        tab.emulate_media(media="print")
+        settings = {
+            "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
+            "book": book.removesuffix(urlsplit(FIRST).path) or home,
+            "release": release,
+        }
+        if wrong := tab.evaluate(ASSEMBLE, settings):
+            raise SystemExit(f"{wrong} formulas cannot be typeset")
+        tab.evaluate(FIT)
+        margin = {"top": "18mm", "bottom": "18mm", "left": "14mm", "right": "14mm"}
+        tab.pdf(path=target, format="A4", margin=margin, outline=True, tagged=True, print_background=True,
+                display_header_footer=True, header_template="<span></span>", footer_template=FOOT)  # fmt: skip
+        browser.close()
+    return target
+
+
+def count_pages(pdf: bytes) -> int:
+    """The number of pages: the largest count of any node of the page tree."""
+    return max((int(count) for count in re.findall(rb"/Type\s*/Pages\b[^>]*?/Count\s+(\d+)", pdf)), default=0)
+
+
+def link(root: Path, pages: int, size: int) -> None:
+    """Put the link into the place that the first page keeps for it."""
+    path = root / FIRST
+    text = path.read_text(encoding="utf-8")
+    if not PLACE.search(text):
+        raise SystemExit(f'{FIRST} has no <span id="print-version"></span>')
+    words = f'To print: <a href="../{NAME}">PDF</a> ({pages} pages, {size / 1e6:.1f} MB).'
+    path.write_text(PLACE.sub(rf"\g<1>{words}\g<2>", text, count=1), encoding="utf-8")
+
+
+def main() -> int:
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else "_build/html")
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        print("no chromium on this machine: the book is not printed")
+        return 0
+    pdf = print_book(root, chromium).read_bytes()
+    pages = count_pages(pdf)
+    if not pages or len(pdf) > LARGEST:
+        print(f"{NAME}: {pages} pages, {len(pdf) / 1e6:.1f} MB: at least one page and at most 10 MB are wanted")
+        return 1
+    link(root, pages, len(pdf))
+    print(f"{NAME}: {pages} pages, {len(pdf) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

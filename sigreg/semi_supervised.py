@@ -209,7 +209,7 @@ def variance_between(w, labels):
         Fisher (1936): the decomposition of the variance.
 
     Derived in:
-        Chapter 5, section 5.6.
+        Chapter 5, section 5.7.
 
     Example:
         >>> w = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
@@ -475,7 +475,7 @@ def few_label_objective(
         form is ours.
 
     Derived in:
-        Chapter 5, section 5.2.
+        Chapter 5, section 5.4.
 
     Example:
         >>> from sigreg.fit import fit

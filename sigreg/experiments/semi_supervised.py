@@ -1,0 +1,278 @@
+r"""Few labels on FashionMNIST: what each term of the loss gives, and where SIGReg hurts or helps, at equal budget.
+
+One small encoder for all. For one draw of the labels all methods share the initial weights, the labelled images and
+the order of the others, so that differences are paired by draw. Every run is judged twice: on held-out images of the
+training set (``validation``), by which weights are chosen, and on the test images (``accuracy``), which nothing sees.
+
+Parts: ``joint``, one network trained once on all terms; ``stages``, a network trained first without labels and then
+with them, at several label budgets; ``pixels``, logistic regression on the images themselves.
+
+Derived in: Chapter 5, sections 5.5 to 5.8.
+"""
+
+import functools
+import math
+
+import torch
+from torch import nn
+
+from sigreg.data import fashion_mnist_tensors
+from sigreg.fit import fit
+from sigreg.gaussian_regularization import random_directions, sliced_sigreg
+from sigreg.models import ConvEncoder
+from sigreg.self_supervised import effective_rank, features, linear_probe
+from sigreg.semi_supervised import (
+    CodeClassifier,
+    FewLabelBatches,
+    accuracy,
+    balanced_draw,
+    few_label_objective,
+    refresh_norms,
+    sigreg_weight,
+    variance_between,
+)
+
+SEEDS = {"default": 2, "full": 5}
+
+LABELLED, UNLABELLED = 32, 32  # images a step; of the unlabelled ones two views
+SCORED = LABELLED + UNLABELLED  # codes that SIGReg scores together
+NATS = (0.01, 0.03, 0.1, 0.3, 1.0)  # weights of SIGReg, in nats of KL(p(w) || N(0, I))
+NAT, VIEWS, RATE, CLASS_SCALE = 0.1, 0.02, 0.01, 0.5
+HELD_OUT = {True: 10_000, False: 1000}  # training images kept for validation: of all, of the embedded subset
+JUDGED = 2000  # of them, judged
+REFRESHED = 2000  # whole training images from which batch norm takes its moments
+
+# the ablation: every term alone and together; ``nats`` is SIGReg's weight
+METHODS = {
+    "labels": {},
+    "rate": {"rate": RATE},
+    "sigreg": {"nats": NAT},
+    "views": {"views": VIEWS},
+    "views+sigreg": {"views": VIEWS, "nats": NAT},
+    "mixture": {"nats": NAT, "class_scale": CLASS_SCALE},
+    "views+mixture": {"views": VIEWS, "nats": NAT, "class_scale": CLASS_SCALE},
+    "consistency": {"consistency": 1.0},
+    "views+sigreg+consistency": {"views": VIEWS, "nats": NAT, "consistency": 1.0},
+}
+# SIGReg alone at 100 labels, one change at a time
+CAUSES = {
+    "present only": {"present": True},  # unlabelled images in the batch, and so in batch norm, but in no term
+    "labelled only": {"nats": NAT, "scored": "labelled"},
+    "unlabelled only": {"nats": NAT, "scored": "unlabelled"},
+    "D = 4": {"nats": NAT, "dim": 4},
+    "D = 64": {"nats": NAT, "dim": 64},
+    "48 free": {"nats": NAT, "dim": 64, "read": 16},
+    "less noise": {"nats": NAT, "sigma": 0.03},
+}
+BUDGETS = (100, 500, 1000, 5000)
+MAIN = ("labels", "views+sigreg", "consistency", "views+sigreg+consistency")
+
+
+def units(preset, seeds):
+    """For each draw the pixels, the runs in stages and the joint ones; single changes on the first three draws."""
+    full = preset == "full"
+    size = {"whole": full, "steps": 200 if full else 60, "lr": 3e-3}
+    stages = {"part": "stages", "first_steps": 300 if full else 60, "first_batch": 64, "dim": 32, **size}
+    found = []
+    for seed in seeds:
+        found.append({"part": "pixels", "labels": list(BUDGETS if full else (100,)), "seed": seed, "whole": full})
+        found.append({**stages, "labels": list(BUDGETS if full else (100,)), "seed": seed, "nats": 1.0})
+        for name in METHODS:
+            found.append(joint(name, METHODS[name], 100, seed, size))
+        for name in (*MAIN, "sigreg", "views") if full else ():
+            found.append(joint(name, METHODS[name], 1000, seed, size))
+        for labels in (500, 5000) if full else ():
+            for name in MAIN[:2]:
+                found.append(joint(name, METHODS[name], labels, seed, size))
+        if not full or seed not in seeds[:3]:
+            continue
+        found.append({**stages, "labels": [100], "seed": seed, "nats": 0.0})
+        for name, terms in CAUSES.items():
+            found.append(joint(name, terms, 100, seed, size))
+        for nats in NATS:
+            for name in ("sigreg", "views+sigreg"):
+                if nats != NAT:
+                    found.append(joint(name, {**METHODS[name], "nats": nats}, 100, seed, size))
+    return found
+
+
+def joint(name, terms, labels, seed, size):
+    """The unit of one network trained on all terms at once."""
+    return {"part": "joint", "name": name, "labels": labels, "seed": seed, "terms": terms, **size}
+
+
+def run_unit(unit, device):
+    """Train, and judge on validation and test images."""
+    data = load(unit["whole"], device)
+    if unit["part"] == "pixels":
+        return {"runs": [probe(nn.Flatten(), data, labels, unit["seed"]) for labels in unit["labels"]]}
+    if unit["part"] == "joint":
+        return train(unit, unit["terms"], unit["labels"], data)[1]
+    encoder, first = pretrain(unit, data)
+    found = []
+    for labels in unit["labels"]:
+        found.append({"name": "probe", **probe(encoder, data, labels, unit["seed"])})
+        found.append({"name": "labels", **train(unit, METHODS["labels"], labels, data, encoder)[1]})
+    return {"first": first, "runs": found}
+
+
+@functools.lru_cache(maxsize=1)
+def load(whole, device):
+    """Images and labels to train on, to choose by and to test on: three pairs."""
+    images, labels = fashion_mnist_tensors(True, whole=whole)
+    kept = len(images) - HELD_OUT[whole]
+    parts = (images[:kept], labels[:kept]), (images[kept:][:JUDGED], labels[kept:][:JUDGED])
+    return tuple((x.to(device), y.to(device)) for x, y in (*parts, fashion_mnist_tensors(False, whole=whole)))
+
+
+def train(unit, terms, labels, data, encoder=None):
+    """One network on one draw of the labels, from fresh weights or from those of ``encoder``; network and numbers."""
+    (images, truth), validation, test = data
+    terms = dict(terms)
+    present = terms.pop("present", False)
+    dim, read = terms.pop("dim", unit.get("dim", 16)), terms.pop("read", None)
+    lonely = not present and not any(terms.get(name) for name in ("nats", "views", "consistency"))
+    if terms.get("scored") == "labelled":
+        lonely = True
+    scored = {"all": SCORED, "labelled": LABELLED, "unlabelled": UNLABELLED}[terms.get("scored", "all")]
+    terms["sigreg"] = sigreg_weight(dim, scored, terms.pop("nats", 0.0))
+    network = fresh(unit["seed"], dim, read, images.device)
+    lr = unit["lr"]
+    if encoder is not None:
+        network.encoder.load_state_dict(encoder.state_dict())
+        lr = lr / 3
+    known = balanced_draw(truth, labels, torch.Generator().manual_seed(unit["seed"]))
+    sizes = {"labelled_batch": LABELLED, "unlabelled_batch": 0 if lonely else UNLABELLED, "steps": unit["steps"]}
+    batches = FewLabelBatches(images, truth, known, seed=unit["seed"], **sizes)
+    history = fit(network, few_label_objective(seed=unit["seed"], **terms), batches, lr=lr, weight_decay=1e-3)
+    refresh_norms(network, images[:REFRESHED])
+    last = history[-min(20, len(history)) :]
+    return network, {
+        "labels": labels,
+        "accuracy": round(accuracy(network, *test), 5),
+        "validation": round(accuracy(network, *validation), 5),
+        **geometry(network, *test),
+        **{f"train_{key}": round(sum(step[key] for step in last) / len(last), 5) for key in last[0]},
+    }
+
+
+def fresh(seed, dim, read, device):
+    """A network with weights from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = CodeClassifier(ConvEncoder(), latent_dim=dim, read=read)
+    return network.to(device, memory_format=torch.channels_last)  # a sixth faster on a CPU
+
+
+def pretrain(unit, data):
+    """The first stage, without labels: views, and SIGReg unless its weight is 0. Encoder, and what became of it."""
+    (images, truth), _, test = data
+    network = fresh(unit["seed"], unit["dim"], None, images.device)
+    batches = FewLabelBatches(
+        images,
+        truth,
+        torch.zeros(1, dtype=torch.long),  # one labelled image that no term looks at
+        labelled_batch=1,
+        unlabelled_batch=unit["first_batch"],
+        steps=unit["first_steps"],
+        seed=unit["seed"],
+    )
+    weight = sigreg_weight(unit["dim"], unit["first_batch"], unit["nats"])
+    objective = few_label_objective(
+        labelled=0.0, views=0.1, sigma=0.3, sigreg=weight, scored="unlabelled", num_slices=128, seed=unit["seed"]
+    )
+    fit(network, objective, batches, lr=unit["lr"], weight_decay=1e-4)
+    refresh_norms(network, images[:REFRESHED])
+    return network.encoder, geometry(network, *test)
+
+
+@torch.no_grad()
+def geometry(network, images, labels, count=1000):
+    """What the codes of some test images look like: SIGReg's value, variance between classes, rank, class balance."""
+    network.eval()
+    code = network(images[:count])
+    directions = random_directions(256, code.mean.shape[1], generator=torch.Generator().manual_seed(0))
+    share = code.logits.softmax(1).mean(0)
+    spread = code.mean - code.mean.mean(0)
+    return {
+        "sigreg": round(sliced_sigreg(code.mean, directions.to(code.mean)).item(), 4),
+        "between": round(variance_between(code.mean, labels[:count]), 5) if spread.abs().max() > 1e-6 else 0.0,
+        "rank": round(effective_rank(code.mean), 3),
+        "scale": round(spread.square().mean().sqrt().item(), 5),
+        "balance": round(-torch.special.xlogy(share, share).sum().item() / math.log(len(share)), 5),
+    }
+
+
+def probe(encoder, data, labels, seed):
+    """Logistic regression on frozen features of the labelled images; the ridge is chosen on validation images."""
+    (images, truth), validation, test = data
+    known = balanced_draw(truth, labels, torch.Generator().manual_seed(seed)).to(images.device)
+    x, held_out, tested = (features(encoder, part) for part in (images[known], validation[0], test[0]))
+    tried = {}
+    for ridge in (1e-2, 1e-1, 1.0):
+        tried[ridge] = linear_probe(x, truth[known], held_out, validation[1], ridge=ridge, max_iter=40).accuracy
+    ridge = max(tried, key=tried.get)
+    found = linear_probe(x, truth[known], tested, test[1], ridge=ridge, max_iter=40).accuracy
+    return {"labels": labels, "accuracy": round(found, 5), "validation": round(tried[ridge], 5), "ridge": ridge}
+
+
+# ---------------------------------------------------------------- reading the results
+
+
+def runs(record):
+    """One flat dictionary for each trained network or probe: stage, name, labels, seed, settings and numbers.
+
+    ``stage`` is ``joint``, ``pixels``, ``staged`` (after SIGReg and views) or ``staged, no sigreg``.
+    """
+    found = []
+    for entry in record["units"]:
+        unit, result = entry["unit"], entry["result"]
+        if unit["part"] == "joint":
+            terms = {"nats": 0.0, "views": 0.0, **unit["terms"]}
+            found.append({"stage": "joint", "name": unit["name"], "seed": unit["seed"], "terms": terms, **result})
+            continue
+        stage = unit["part"]
+        if stage == "stages":
+            stage = "staged" if unit["nats"] else "staged, no sigreg"
+        found += [{"stage": stage, "name": "probe", "seed": unit["seed"], **run} for run in result["runs"]]
+    return found
+
+
+def over_draws(found, quantity="accuracy", **where):
+    """The values of a quantity by seed, for the runs that match ``where``; ``nats`` and ``views`` look into terms.
+
+    >>> over_draws([{"name": "a", "seed": 1, "accuracy": 0.5}, {"name": "b", "seed": 1, "accuracy": 0.7}], name="b")
+    {1: 0.7}
+    """
+    values = {}
+    for run in found:
+        flat = {**run.get("terms", {}), **run}
+        if all(flat.get(key) == value for key, value in where.items()):
+            if run["seed"] in values:
+                raise ValueError(f"two runs of seed {run['seed']} match {where}: say more")
+            values[run["seed"]] = run[quantity]
+    if not values:
+        raise ValueError(f"no run matches {where}")
+    return values
+
+
+def gain(found, method, baseline, quantity="accuracy"):
+    """Paired differences over the draws that both have, as a list; both are dictionaries for :func:`over_draws`."""
+    a, b = over_draws(found, quantity, **method), over_draws(found, quantity, **baseline)
+    return [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+
+
+def summary(record):
+    """The headline in plain words."""
+    found = runs(record)
+    lines = []
+    for labels in (100, 1000):
+        for stage in ("joint", "staged"):
+            names = sorted({r["name"] for r in found if r["stage"] == stage and r["labels"] == labels})
+            for name in names:
+                where = {"stage": stage, "name": name, "labels": labels}
+                if stage == "joint" and name in METHODS:
+                    where["nats"] = METHODS[name].get("nats", 0.0)
+                values = list(over_draws(found, **where).values())
+                lines.append(f"{labels} labels, {stage}, {name}: {100 * sum(values) / len(values):.2f}%")
+    return "\n".join(lines)

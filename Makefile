@@ -28,6 +28,7 @@ test: _build/.book $(VENV)/.peers  ## run every check: style, unit tests, notebo
 	$(PY) book/_tools/stamp.py check
 	$(PY) book/_tools/claims.py check
 	$(PY) book/_tools/pairs.py check
+	$(PY) book/_tools/printed.py _build/html
 	$(PY) book/_tools/site.py _build/html
 	$(PY) book/_tools/browser.py _build/html
 	$(MAKE) nbval

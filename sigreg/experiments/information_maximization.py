@@ -12,6 +12,7 @@ Derived in: Chapter 8, section "The cube on FashionMNIST".
 """
 
 import math
+from functools import cache
 from itertools import product
 
 import torch
@@ -42,10 +43,10 @@ def units(preset, seeds):
     full = preset == "full"
     budget = {
         "whole": full,
-        "steps": 400 if full else 120,
+        "steps": 240 if full else 120,
         "batch_size": 128,
         "lr": 2e-3,
-        "probe_images": 5000 if full else 2000,
+        "probe_images": 2000,
     }
     found = []
     for seed in seeds:
@@ -95,7 +96,7 @@ def run_unit(unit, device):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(unit["seed"])
         network = CubeNetwork(unit.get("predictor", False)).to(device)
-    images, labels = (t.to(device) for t in fashion_mnist_tensors(True, whole=unit["whole"]))
+    images, labels = images_of(True, unit["whole"], device)
     result = {}
     if unit["steps"]:
         epochs = math.ceil(unit["steps"] / (len(images) // unit["batch_size"]))
@@ -103,11 +104,17 @@ def run_unit(unit, device):
         batches = FirstBatches(batches, unit["steps"])
         history = fit(network, objective(unit), batches, lr=unit["lr"])
         result = {name: trace(history, name) for name in TRACED}
-    test = [t.to(device) for t in fashion_mnist_tensors(False, whole=unit["whole"])]
+    test = images_of(False, unit["whole"], device)
     few = slice(unit["probe_images"])
     train_x, test_x = features(network.codes.encoder, images[few]), features(network.codes.encoder, test[0])
     result["probe_accuracy"] = round(linear_probe(train_x, labels[few], test_x, test[1]).accuracy, 5)
     return result
+
+
+@cache
+def images_of(train, whole, device):
+    """Images and labels on the device, kept for the next unit: reading them takes as long as half a unit."""
+    return [tensor.to(device) for tensor in fashion_mnist_tensors(train, whole=whole)]
 
 
 class FirstBatches:

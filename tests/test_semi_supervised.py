@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import sigreg.experiments.semi_supervised as study
 from sigreg.fit import fit
 from sigreg.gaussian_regularization import random_directions, slice_free_sigreg, sliced_sigreg
 from sigreg.models import ConvEncoder, SharedBatchNorm
@@ -288,3 +289,53 @@ def test_wrong_types_are_named():
         balanced_draw(torch.zeros(4), 2, torch.Generator())
     with pytest.raises(TypeError, match="images"):
         refresh_norms(small_network(), torch.zeros(2, 1, 28, 28, dtype=torch.long))
+
+
+# ---------------------------------------------------------------- the study
+
+
+def fake(name, labels, seed, accuracy, **terms):
+    unit = {"part": "joint", "name": name, "labels": labels, "seed": seed, "terms": terms}
+    return {"unit": unit, "result": {"labels": labels, "accuracy": accuracy, "validation": 0.5}}
+
+
+def test_gains_are_paired_by_draw():
+    record = {"units": [fake("labels", 100, s, 0.6 + 0.05 * s) for s in range(4)]}
+    record["units"] += [fake("sigreg", 100, s, 0.61 + 0.05 * s, nats=0.1) for s in range(3)]
+    record["units"] += [fake("sigreg", 100, s, 0.1, nats=1.0) for s in range(3)]
+    found = study.runs(record)
+    sigreg, labels = {"name": "sigreg", "nats": 0.1}, {"name": "labels", "labels": 100}
+    assert study.gain(found, sigreg, labels) == pytest.approx([0.01] * 3)
+    assert study.over_draws(found, name="sigreg", nats=1.0) == {0: 0.1, 1: 0.1, 2: 0.1}
+    with pytest.raises(ValueError, match="say more"):
+        study.over_draws(found, name="sigreg")
+    with pytest.raises(ValueError, match="no run"):
+        study.over_draws(found, name="views")
+    assert "100 labels, joint, sigreg: 66.00%" in study.summary(record)
+
+
+def test_units_are_distinct_and_complete():
+    full = study.units("full", range(5))
+    assert len({str(unit) for unit in full}) == len(full)
+    terms = [unit["terms"] for unit in full if unit["part"] == "joint" and unit["labels"] == 100 and unit["seed"] == 0]
+    for expected in (*study.METHODS.values(), *study.CAUSES.values()):
+        assert expected in terms
+    assert all(not unit["whole"] for unit in study.units("default", range(2)))
+
+
+@pytest.mark.parametrize("name", ["views+mixture", "views+sigreg+consistency"])
+def test_a_unit_is_reproducible_whatever_was_drawn_before(name):
+    size = {"whole": False, "steps": 2, "lr": 3e-3}
+    unit = study.joint(name, study.METHODS[name], 100, 0, size)
+    one = study.run_unit(unit, torch.device("cpu"))
+    torch.randn(7)  # the global generator must not matter
+    assert study.run_unit(unit, torch.device("cpu")) == one
+    assert 0 <= one["accuracy"] <= 1 and one["sigreg"] > 0
+
+
+def test_first_stage_keeps_the_encoder_and_collapses_without_sigreg():
+    """Views alone send every image to one code; the scale of the codes tells."""
+    data = study.load(False, torch.device("cpu"))
+    stage = {"whole": False, "first_steps": 25, "first_batch": 32, "dim": 8, "seed": 0, "lr": 3e-3}
+    scale = {nats: study.pretrain({**stage, "nats": nats}, data)[1]["scale"] for nats in (0.0, 1.0)}
+    assert scale[0.0] < 0.5 * scale[1.0]

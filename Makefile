@@ -16,7 +16,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit nbval notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit nbval colab notebooks serve data bench lock stamp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ unit: $(VENV)/.peers  ## unit tests and doctests only
 nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
 	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n 2 --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \
 	  --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+colab: $(VENV)/.book  ## rehearse every chapter with Colab's packages (about 5 GB, in .venv/colab)
+	$(ONE_THREAD) $(PY) book/_tools/colab.py
 
 notebooks: $(VENV)/.book  ## execute the chapters whose code or package changed
 	$(PY) book/_tools/pairs.py run --jobs 2

@@ -295,7 +295,7 @@ def test_wrong_types_are_named():
 
 
 def fake(name, labels, seed, accuracy, **terms):
-    unit = {"part": "joint", "name": name, "labels": labels, "seed": seed, "terms": terms}
+    unit = {"part": "joint", "name": name, "labels": labels, "seed": seed, "steps": 9, "terms": terms}
     return {"unit": unit, "result": {"labels": labels, "accuracy": accuracy, "validation": 0.5}}
 
 
@@ -311,13 +311,14 @@ def test_gains_are_paired_by_draw():
         study.over_draws(found, name="sigreg")
     with pytest.raises(ValueError, match="no run"):
         study.over_draws(found, name="views")
-    assert "100 labels, joint, sigreg: 66.00%" in study.summary(record)
+    assert "100 labels, joint, 9 steps, sigreg, 0.1 nats: 66.00% (3 draws)" in study.summary(record)
 
 
 def test_units_are_distinct_and_complete():
     full = study.units("full", range(5))
     assert len({str(unit) for unit in full}) == len(full)
-    terms = [unit["terms"] for unit in full if unit["part"] == "joint" and unit["labels"] == 100 and unit["seed"] == 0]
+    short = study.SHORT["steps"]
+    terms = [unit["terms"] for unit in full if unit["seed"] == 0 and unit["part"] == "joint" and unit["steps"] == short]
     for expected in (*study.METHODS.values(), *study.CAUSES.values()):
         assert expected in terms
     assert all(not unit["whole"] for unit in study.units("default", range(2)))
@@ -325,7 +326,7 @@ def test_units_are_distinct_and_complete():
 
 @pytest.mark.parametrize("name", ["views+mixture", "views+sigreg+consistency"])
 def test_a_unit_is_reproducible_whatever_was_drawn_before(name):
-    size = {"whole": False, "steps": 2, "lr": 3e-3}
+    size = {"whole": False, "lr": 3e-3, **study.LIVE, "steps": 2}
     unit = study.joint(name, study.METHODS[name], 100, 0, size)
     one = study.run_unit(unit, torch.device("cpu"))
     torch.randn(7)  # the global generator must not matter

@@ -34,10 +34,13 @@ from sigreg.semi_supervised import (
 
 SEEDS = {"default": 2, "full": 5}
 
-LABELLED, UNLABELLED = 32, 32  # images a step; of the unlabelled ones two views
-SCORED = LABELLED + UNLABELLED  # codes that SIGReg scores together
+# images a step; of the unlabelled ones two views
+SHORT = {"steps": 200, "labelled_batch": 32, "unlabelled_batch": 32}  # the ablation and the single changes
+LONG = {"steps": 500, "labelled_batch": 64, "unlabelled_batch": 48}  # the main methods at every number of labels
+LIVE = {"steps": 60, "labelled_batch": 32, "unlabelled_batch": 32}
 NATS = (0.01, 0.03, 0.1, 0.3, 1.0)  # weights of SIGReg, in nats of KL(p(w) || N(0, I))
-NAT, VIEWS, RATE, CLASS_SCALE = 0.1, 0.02, 0.01, 0.5
+NAT, RATE, CLASS_SCALE = 0.1, 0.01, 0.5
+VIEWS = {100: 0.02, 500: 0.01, 1000: 0.005, 5000: 0.005}  # by labels; chosen on validation images of one draw
 HELD_OUT = {True: 10_000, False: 1000}  # training images kept for validation: of all, of the embedded subset
 JUDGED = 2000  # of them, judged
 REFRESHED = 2000  # whole training images from which batch norm takes its moments
@@ -47,12 +50,12 @@ METHODS = {
     "labels": {},
     "rate": {"rate": RATE},
     "sigreg": {"nats": NAT},
-    "views": {"views": VIEWS},
-    "views+sigreg": {"views": VIEWS, "nats": NAT},
+    "views": {"views": VIEWS[100]},
+    "views+sigreg": {"views": VIEWS[100], "nats": NAT},
     "mixture": {"nats": NAT, "class_scale": CLASS_SCALE},
-    "views+mixture": {"views": VIEWS, "nats": NAT, "class_scale": CLASS_SCALE},
-    "consistency": {"consistency": 1.0},
-    "views+sigreg+consistency": {"views": VIEWS, "nats": NAT, "consistency": 1.0},
+    "views+mixture": {"views": VIEWS[100], "nats": NAT, "class_scale": CLASS_SCALE},
+    "consistency": {"consistency": 1.0, "threshold": 0.8},
+    "views+sigreg+consistency": {"views": VIEWS[100], "nats": NAT, "consistency": 1.0, "threshold": 0.8},
 }
 # SIGReg alone at 100 labels, one change at a time
 CAUSES = {
@@ -65,26 +68,28 @@ CAUSES = {
     "less noise": {"nats": NAT, "sigma": 0.03},
 }
 BUDGETS = (100, 500, 1000, 5000)
-MAIN = ("labels", "views+sigreg", "consistency", "views+sigreg+consistency")
+MAIN = ("labels", "views+sigreg", "views+sigreg+consistency", "consistency")
 
 
 def units(preset, seeds):
     """For each draw the pixels, the runs in stages and the joint ones; single changes on the first three draws."""
     full = preset == "full"
-    size = {"whole": full, "steps": 200 if full else 60, "lr": 3e-3}
+    size = {"whole": full, "lr": 3e-3, **(SHORT if full else LIVE)}
     stages = {"part": "stages", "first_steps": 300 if full else 60, "first_batch": 64, "dim": 32, **size}
+    budgets = list(BUDGETS if full else BUDGETS[:1])
     found = []
     for seed in seeds:
-        found.append({"part": "pixels", "labels": list(BUDGETS if full else (100,)), "seed": seed, "whole": full})
-        found.append({**stages, "labels": list(BUDGETS if full else (100,)), "seed": seed, "nats": 1.0})
+        found.append({"part": "pixels", "labels": budgets, "seed": seed, "whole": full})
+        found.append({**stages, "labels": budgets, "seed": seed, "nats": 1.0})
         for name in METHODS:
             found.append(joint(name, METHODS[name], 100, seed, size))
-        for name in (*MAIN, "sigreg", "views") if full else ():
-            found.append(joint(name, METHODS[name], 1000, seed, size))
-        for labels in (500, 5000) if full else ():
-            for name in MAIN[:2]:
-                found.append(joint(name, METHODS[name], labels, seed, size))
-        if not full or seed not in seeds[:3]:
+        if not full:
+            continue
+        for labels in BUDGETS:
+            for name in MAIN if labels in (100, 1000) else MAIN[:2]:
+                terms = {**METHODS[name], **({"views": VIEWS[labels]} if "views" in METHODS[name] else {})}
+                found.append(joint(name, terms, labels, seed, {**size, **LONG}))
+        if seed not in seeds[:3]:
             continue
         found.append({**stages, "labels": [100], "seed": seed, "nats": 0.0})
         for name, terms in CAUSES.items():
@@ -134,7 +139,8 @@ def train(unit, terms, labels, data, encoder=None):
     lonely = not present and not any(terms.get(name) for name in ("nats", "views", "consistency"))
     if terms.get("scored") == "labelled":
         lonely = True
-    scored = {"all": SCORED, "labelled": LABELLED, "unlabelled": UNLABELLED}[terms.get("scored", "all")]
+    counts = {name: unit[f"{name}_batch"] for name in ("labelled", "unlabelled")}
+    scored = counts.get(terms.get("scored"), sum(counts.values()))
     terms["sigreg"] = sigreg_weight(dim, scored, terms.pop("nats", 0.0))
     network = fresh(unit["seed"], dim, read, images.device)
     lr = unit["lr"]
@@ -142,8 +148,15 @@ def train(unit, terms, labels, data, encoder=None):
         network.encoder.load_state_dict(encoder.state_dict())
         lr = lr / 3
     known = balanced_draw(truth, labels, torch.Generator().manual_seed(unit["seed"]))
-    sizes = {"labelled_batch": LABELLED, "unlabelled_batch": 0 if lonely else UNLABELLED, "steps": unit["steps"]}
-    batches = FewLabelBatches(images, truth, known, seed=unit["seed"], **sizes)
+    batches = FewLabelBatches(
+        images,
+        truth,
+        known,
+        labelled_batch=counts["labelled"],
+        unlabelled_batch=0 if lonely else counts["unlabelled"],
+        steps=unit["steps"],
+        seed=unit["seed"],
+    )
     history = fit(network, few_label_objective(seed=unit["seed"], **terms), batches, lr=lr, weight_decay=1e-3)
     refresh_norms(network, images[:REFRESHED])
     last = history[-min(20, len(history)) :]
@@ -229,7 +242,8 @@ def runs(record):
         unit, result = entry["unit"], entry["result"]
         if unit["part"] == "joint":
             terms = {"nats": 0.0, "views": 0.0, **unit["terms"]}
-            found.append({"stage": "joint", "name": unit["name"], "seed": unit["seed"], "terms": terms, **result})
+            run = {"stage": "joint", "name": unit["name"], "seed": unit["seed"], "steps": unit["steps"], "terms": terms}
+            found.append({**run, **result})
             continue
         stage = unit["part"]
         if stage == "stages":
@@ -265,14 +279,12 @@ def gain(found, method, baseline, quantity="accuracy"):
 def summary(record):
     """The headline in plain words."""
     found = runs(record)
-    lines = []
-    for labels in (100, 1000):
-        for stage in ("joint", "staged"):
-            names = sorted({r["name"] for r in found if r["stage"] == stage and r["labels"] == labels})
-            for name in names:
-                where = {"stage": stage, "name": name, "labels": labels}
-                if stage == "joint" and name in METHODS:
-                    where["nats"] = METHODS[name].get("nats", 0.0)
-                values = list(over_draws(found, **where).values())
-                lines.append(f"{labels} labels, {stage}, {name}: {100 * sum(values) / len(values):.2f}%")
-    return "\n".join(lines)
+    groups = {}
+    for run in found:
+        nats = run.get("terms", {}).get("nats", 0.0)
+        key = run["labels"], run["stage"], run.get("steps", 0), run["name"], nats
+        groups.setdefault(key, []).append(run["accuracy"])
+    return "\n".join(
+        f"{labels} labels, {stage}, {steps} steps, {name}, {nats:g} nats: {100 * sum(v) / len(v):.2f}% ({len(v)} draws)"
+        for (labels, stage, steps, name, nats), v in sorted(groups.items())
+    )

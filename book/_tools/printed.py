@@ -4,7 +4,7 @@
 
 All pages are set into one document in the order of the table of contents, their links turned inwards, folded blocks
 open, and Chromium prints it with page numbers and bookmarks. The file, ``encoders-want-to-be-normal.pdf``, lies beside
-``index.html``; the first page then links it, with its length and size. Needs what ``browser.py`` needs; where there is
+``index.html``; the first page then links it, with its length and size. Needs what ``browser.py`` needs, and ``pikepdf``; where there is
 no Chromium nothing is printed, and the first page simply has no such link.
 """
 
@@ -38,6 +38,19 @@ ASSEMBLE = r"""async ({ names, book, release }) => {
     if (!known.has(page)) return new URL(page + url.hash, book).href;
     return '#' + key(page) + (url.hash ? '--' + url.hash.slice(1) : '');
   };
+  // A picture goes into the file as a JPEG of at most 1200 dots, where that is lighter than what it was.
+  const lighten = async image => {
+    await image.decode().catch(() => {});
+    const shrink = Math.min(1, 1200 / image.naturalWidth), canvas = document.createElement('canvas');
+    if (!image.naturalWidth || image.src.endsWith('.svg')) return;
+    canvas.width = image.naturalWidth * shrink, canvas.height = image.naturalHeight * shrink;
+    const pen = canvas.getContext('2d');
+    pen.fillStyle = '#fff', pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+    const lighter = canvas.toDataURL('image/jpeg', 0.8), bytes = await (await fetch(image.src)).arrayBuffer();
+    if (lighter.length * 0.75 < bytes.byteLength) image.src = lighter;
+    await image.decode();
+  };
   const parser = new DOMParser();
   for (const name of names) {
     const text = await (await fetch('/' + name)).text();
@@ -60,8 +73,14 @@ ASSEMBLE = r"""async ({ names, book, release }) => {
   const line = Object.assign(document.createElement('p'), { className: 'release', textContent: release });
   sections[0].querySelector('h1').after(line);
   document.documentElement.dataset.theme = 'light';
+  breakLines();  // of book.js
   await MathJax.typesetPromise();
-  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  // A formula is one thing, read out as its TeX.
+  for (const { typesetRoot, math } of MathJax.startup.document.math) {
+    typesetRoot.setAttribute('role', 'img');
+    typesetRoot.setAttribute('aria-label', math);
+  }
+  await Promise.all([...document.images].map(lighten));
   return document.querySelectorAll('mjx-merror').length;
 }"""
 
@@ -91,7 +110,6 @@ def print_book(root: Path, chromium: str) -> Path:
         names = dict.fromkeys([FIRST, *tab.evaluate(ORDER)])
         book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
         release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
-        tab.emulate_media(media="print")
         settings = {
             "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
             "book": book.removesuffix(urlsplit(FIRST).path) or home,
@@ -99,6 +117,7 @@ def print_book(root: Path, chromium: str) -> Path:
         }
         if wrong := tab.evaluate(ASSEMBLE, settings):
             raise SystemExit(f"{wrong} formulas cannot be typeset")
+        tab.emulate_media(media="print")
         tab.evaluate(FIT)
         margin = {"top": "18mm", "bottom": "18mm", "left": "14mm", "right": "14mm"}
         tab.pdf(path=target, format="A4", margin=margin, outline=True, tagged=True, print_background=True,
@@ -107,9 +126,13 @@ def print_book(root: Path, chromium: str) -> Path:
     return target
 
 
-def count_pages(pdf: bytes) -> int:
-    """The number of pages: the largest count of any node of the page tree."""
-    return max((int(count) for count in re.findall(rb"/Type\s*/Pages\b[^>]*?/Count\s+(\d+)", pdf)), default=0)
+def pack(path: Path) -> int:
+    """Compress the structure that screen readers need, which Chromium writes out in full; return the pages' number."""
+    import pikepdf
+
+    with pikepdf.open(path, allow_overwriting_input=True) as pdf:
+        pdf.save(path, object_stream_mode=pikepdf.ObjectStreamMode.generate, compress_streams=True)
+        return len(pdf.pages)
 
 
 def link(root: Path, pages: int, size: int) -> None:
@@ -128,13 +151,13 @@ def main() -> int:
     if chromium is None:
         print("no chromium on this machine: the book is not printed")
         return 0
-    pdf = print_book(root, chromium).read_bytes()
-    pages = count_pages(pdf)
-    if not pages or len(pdf) > LARGEST:
-        print(f"{NAME}: {pages} pages, {len(pdf) / 1e6:.1f} MB: at least one page and at most 10 MB are wanted")
+    path = print_book(root, chromium)
+    pages, size = pack(path), path.stat().st_size
+    print(f"{NAME}: {pages} pages, {size / 1e6:.1f} MB")
+    if size > LARGEST:
+        print(f"at most {LARGEST / 1e6:.0f} MB are wanted")
         return 1
-    link(root, pages, len(pdf))
-    print(f"{NAME}: {pages} pages, {len(pdf) / 1e6:.1f} MB")
+    link(root, pages, size)
     return 0
 
 

@@ -104,7 +104,7 @@ UNREACHED = """() => {
 }"""
 
 # Contrast is measured once for each look (colour, size and weight of the letters, grounds behind them): a chapter has
-# some 20 000 parts, and axe takes milliseconds for each. All other rules see the whole page, less the inside of formulas.
+# some 20 000 parts, and axe takes milliseconds for each. The other rules see all but the inside of formulas.
 SIMPLIFY = """() => {
   for (const e of document.querySelectorAll('mjx-container')) e.replaceWith('x');
   const looks = new Set();

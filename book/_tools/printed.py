@@ -4,8 +4,8 @@
 
 All pages are set into one document in the order of the table of contents, their links turned inwards, folded blocks
 open, and Chromium prints it with page numbers and bookmarks. The file, ``encoders-want-to-be-normal.pdf``, lies beside
-``index.html``; the first page then links it, with its length and size. Needs what ``browser.py`` needs, and ``pikepdf``; where there is
-no Chromium nothing is printed, and the first page simply has no such link.
+``index.html``; the first page then links it, with its length and size. Needs what ``browser.py`` needs, and
+``pikepdf``; where there is no Chromium nothing is printed, and the first page simply has no such link.
 """
 
 from __future__ import annotations

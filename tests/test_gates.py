@@ -123,6 +123,16 @@ def test_a_broken_built_page_is_caught(built, shared, what, old, new, says):
     assert says in problem
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), reason="no browser")
+def test_what_only_an_open_page_shows_is_caught(built, shared):
+    with open(shared[1] / "site.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert gates.our_site().check(built[2]) == []
+        problems = gates.try_browser(built[2])
+    for what, _, says in gates.BROWSER_GATES:
+        assert any(says in problem for problem in problems), what
+
+
 def test_a_sound_notebook_runs_again_alike(again):
     assert again["sound"] == []
 

@@ -463,6 +463,28 @@ def try_site(html, old, new):
         path.write_text(sound, encoding="utf-8")
 
 
+# --- What the open pages show ---------------------------------------------------------------------------------------
+
+BROWSER_GATES = [  # (what, the script, what browser.py says); site.py, which runs no script, cannot know
+    ("a script that asks another host", 'fetch("https://cdn.example/x").catch(() => 0);', "asks another host"),
+    ("a script that fails", "thereIsNoSuchFunction();", "script error"),
+]
+
+
+def try_browser(html):
+    """Visit the chapter with these scripts in it; return what is said of it."""
+    path = html / f"notebooks/{STEM}.html"
+    sound = path.read_text(encoding="utf-8")
+    scripts = "".join(f"<script>{script}</script>" for _, script, _ in BROWSER_GATES)
+    path.write_text(sound.replace(END, scripts + END, 1), encoding="utf-8")
+    try:
+        command = [sys.executable, Path(__file__).with_name("browser.py"), html, "--only", STEM]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.stdout.splitlines() if done.returncode else []
+    finally:
+        path.write_text(sound, encoding="utf-8")
+
+
 # --- What running again shows ---------------------------------------------------------------------------------------
 
 UNSEEDED = 'import random\n\nprint(f"{random.random():.3f}")'
@@ -533,6 +555,9 @@ def outcomes(root):
     for what, old, new, says in SITE_GATES:
         lines = try_site(root / "_build/html", old, new)
         yield what, "site", lines, len(lines) == 1 and says in lines[0]
+    lines = try_browser(root / "_build/html")
+    for what, _, says in BROWSER_GATES:
+        yield what, "browser", lines, any(says in line for line in lines)
     add_broken_pages(book)
     status, lines = build(root)
     for stem, (what, _, says) in {**BUILD_GATES, WARNED: ("a warning on stderr", "", "stderr was found")}.items():

@@ -1,6 +1,7 @@
 """The checks of the built pages: a small sound site passes, and every way of breaking it is caught."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ PAGE = """<!DOCTYPE html>
 <html><head><title>One</title>
 <link rel="stylesheet" href="_static/style.css?digest=1">
 <link rel="canonical" href="https://example.org/one.html">
+<meta property="og:image" content="https://example.org/_static/card.png">
 <script src="_static/script.js"></script></head>
 <body><a href="index.html"><img class="logo__image" src="_static/logo.svg" alt="">Book</a>
 <article><h1 id="one">One</h1>
@@ -25,16 +27,18 @@ PAGE = """<!DOCTYPE html>
 <figure><img src="_images/curve.png" alt="A curve that rises and levels off"></figure>
 <div style="background: url(data:image/png;base64,AAAA)"></div>
 <dl><dt class="sig">f(<em>**kwargs</em>)</dt><dd><strong>**kwargs</strong> pass on</dd></dl>
-</article></body></html>
+</article><p class="provenance">Release 1.0 · commit <a href="https://example.org/c">abc</a></p></body></html>
 """
 FILES = {
     "one.html": PAGE,
-    "two.html": '<html><body><article><h2 id="second">Two</h2></article></body></html>',
+    "two.html": '<html><head><meta property="og:image" content="https://example.org/_static/card.png"></head><body>'
+    '<article><h2 id="second">Two</h2></article><p class="provenance">Release 1.0</p></body></html>',
     "index.html": '<meta http-equiv="Refresh" content="0; url=one.html" />',
     "_static/style.css": "/* @import 'http://old.example' */ @font-face { src: url('font.woff2') }",
     "_static/script.js": "// see https://example.org\n",
     "_static/logo.svg": "<svg/>",
     "_static/font.woff2": "font",
+    "_static/card.png": "card",
     "_static/theme-macros.html": "<p>$ not a page of the book</p>",
     "_images/curve.png": "picture",
 }
@@ -62,7 +66,7 @@ ARTICLE = "</article>"
 @pytest.mark.parametrize(
     ("added", "message"),
     [
-        ('<script src="https://cdn.example/x.js"></script>', "one.html:13: loads from another host"),
+        ('<script src="https://cdn.example/x.js"></script>', "one.html:14: loads from another host"),
         ('<script src="//cdn.example/x.js"></script>', "loads from another host: //cdn.example/x.js"),
         ('<link rel="preconnect" href="https://fonts.example">', "loads from another host"),
         ('<link rel="shortcut icon" href="https://cdn.example/i.ico">', "loads from another host"),
@@ -96,6 +100,30 @@ def test_each_defect_is_caught_once(tree, added, message):
     problems = site.check(tree(**{"one.html": PAGE.replace(ARTICLE, added + ARTICLE)}))
     assert len(problems) == 1, problems
     assert message in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Release 1.0", "", "one.html: the foot does not say which release this is"),
+        ('class="provenance"', "", "one.html: the foot does not say which release this is"),
+        ("og:image", "og:title", "one.html: no og:image with an absolute address"),
+        ("https://example.org/_static/card.png", "_static/card.png", "no og:image with an absolute address"),
+        ("card.png", "gone.png", "og:image is a file that does not exist: https://example.org/_static/gone.png"),
+    ],
+)
+def test_a_page_says_where_it_is_from(tree, old, new, message):
+    assert old in PAGE
+    problems = site.check(tree(**{"one.html": PAGE.replace(old, new)}))
+    assert len(problems) == 1 and message in problems[0], problems
+
+
+def test_a_chapter_says_what_its_outputs_were_made_on(tree):
+    chapter = re.sub(r'(href|src)="(?=[_it])', r'\1="../', PAGE)
+    complete = chapter.replace("abc</a>", "abc</a> · outputs: default preset")
+    assert site.check(tree(**{"notebooks/01_x.html": complete})) == []
+    problems = site.check(tree(**{"notebooks/01_x.html": chapter}))
+    assert problems == ["notebooks/01_x.html: the foot does not say what the outputs were made on"]
 
 
 def test_style_sheets_may_not_load_from_elsewhere(tree):
@@ -139,10 +167,34 @@ def test_mathjax_is_not_weighed(tree):
     assert site.weight(root, "one.html", loads) == before
 
 
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, TOOL.parents[1] / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_foot_of_a_chapter_names_what_it_ran_on(tmp_path):
+    provenance, path = load("provenance"), tmp_path / "01_x.ipynb"
+    printed = "sigreg 0.1.0 · Python 3.13.1 · torch 2.15.0+cu132 · device cuda · preset full\n"
+    for text in (printed, [printed]):  # a notebook holds a text whole, or line by line
+        cells = [{"cell_type": "markdown"}, {"outputs": [{"text": "x"}, {"text": text}]}]
+        path.write_text(json.dumps({"cells": cells}))
+        assert provenance.results(path) == "outputs: full preset, CUDA, Python 3.13.1, torch 2.15.0"
+    path.write_text(json.dumps({"cells": cells[:1]}))
+    assert provenance.results(path) == "" and provenance.results(tmp_path / "page.md") == ""
+
+
+def test_the_card_of_a_page_has_absolute_addresses():
+    card = load("social_card")
+    tags = card.tags("https://example.org/b", "notebooks/01_x", 'On "A & B"', "It says.", "Book")
+    assert 'property="og:image" content="https://example.org/b/_static/card.png"' in tags
+    assert 'property="og:url" content="https://example.org/b/notebooks/01_x.html"' in tags
+    assert 'content="On &quot;A &amp; B&quot;"' in tags and 'name="description" content="It says."' in tags
+
+
 def test_the_foot_of_a_page_names_release_commit_and_date(tmp_path):
-    spec = importlib.util.spec_from_file_location("provenance", TOOL.parents[1] / "_ext" / "provenance.py")
-    provenance = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(provenance)
+    provenance = load("provenance")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1.2.3"\n')
     # No git: the release alone, and nothing that depends on the machine or the day.
     assert provenance.line(tmp_path, "https://example.org/r") == '<p class="provenance">Release 1.2.3</p>'

@@ -1,4 +1,4 @@
-// Small repairs of the built page: formulas that nearly fit, long lines of code, what the keyboard and screen readers
+// Small repairs of the built page: formulas and tables that nearly fit, long lines of code, what the keyboard and screen readers
 // need, and cards that show a statement where it is mentioned.
 
 // Fit -----------------------------------------------------------------------------------------------------
@@ -14,11 +14,20 @@ function fit() {
   });
 }
 
+// A table that nearly fits is set a little smaller and closer.
+function tighten() {
+  for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+    const table = box.querySelector("table");
+    table.classList.remove("tight");
+    if (box.clientWidth && box.scrollWidth > box.clientWidth) table.classList.add("tight");
+  }
+}
+
 // A block of code too wide for the column gets its lines apart, so that the style sheet can break the long ones and
 // set what follows deeper than the line's own indentation. The text, and so what is copied, stays the same.
 function breakLines() {
-  const wide = [...document.querySelectorAll("div.highlight-python > div.highlight > pre, div.cell_input pre")].filter(
-    (pre) => !pre.querySelector(".code-line") && pre.scrollWidth > pre.clientWidth,
+  const wide = [...document.querySelectorAll("div.highlight > pre")].filter(
+    (pre) => !pre.closest(".output") && !pre.querySelector(".code-line") && pre.scrollWidth > pre.clientWidth,
   );
   for (const pre of wide) {
     const lines = pre.innerHTML.replace(/\n$/, "").split("\n");
@@ -33,6 +42,7 @@ function breakLines() {
 
 function repair() {
   fit();
+  tighten();
   breakLines();
   // What scrolls sideways must be reachable with the Tab key; what does not scroll must not be a stop.
   for (const box of document.querySelectorAll("div.math, .pst-scrollable-table-container, div.highlight > pre")) {
@@ -43,7 +53,13 @@ function repair() {
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
     }
+    showMore(box);
   }
+}
+
+// Where something goes on beyond the right edge, it fades there.
+function showMore(box) {
+  box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 4);
 }
 
 // Cards ---------------------------------------------------------------------------------------------------
@@ -165,5 +181,6 @@ addEventListener("load", async () => {
   if (window.MathJax?.startup) await MathJax.startup.promise;
   repair();
   document.addEventListener("toggle", repair, true);
+  document.addEventListener("scroll", (event) => event.target.tabIndex === 0 && showMore(event.target), true);
   addEventListener("resize", repair);
 });

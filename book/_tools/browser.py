@@ -398,7 +398,8 @@ def main() -> int:
     problems = check(arguments.root, arguments.screenshots, arguments.only)
     print(*problems, sep="\n", end="\n" if problems else "")
     if not problems:
-        print(f"{len(pages(arguments.root))} pages visited, wide and narrow, light and dark: no problem")
+        visited = sum(arguments.only in name for name in pages(arguments.root))
+        print(f"{visited} pages visited, wide and narrow, light and dark, by mouse and by keyboard: no problem")
     return bool(problems)
 
 

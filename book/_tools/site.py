@@ -3,7 +3,8 @@
     python book/_tools/site.py _build/html
 
 One line for each problem: anything loaded from another host, links and anchors that lead nowhere, pictures
-without a meaningful description, Markdown or TeX that was not rendered, an id used twice, pages too heavy.
+without a meaningful description, Markdown or TeX that was not rendered, an id used twice, pages too heavy, pages that
+do not say of which release they are, or that have no card to show where their address is shared.
 """
 
 from __future__ import annotations
@@ -56,12 +57,17 @@ class Page(HTMLParser):
         self.text: list[tuple[int, str]] = []
         self.css: list[tuple[int, str]] = []
         self.redirect = None
+        self.properties: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self.provenance = ""
         self._open: list[tuple[str, bool]] = []  # (tag, its text is verbatim)
+        self._in_provenance = False
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
 
     def handle_starttag(self, tag, attributes):
         line = self.getpos()[0]
+        self.tags.add(tag)
         have = {name: value or "" for name, value in attributes}
         if "id" in have:
             self.ids.setdefault(have["id"], []).append(line)
@@ -80,13 +86,17 @@ class Page(HTMLParser):
                 self.loads.append((line, have[name]))
         if tag == "img":
             self.pictures.append((line, have, any(name == "article" for name, _ in self._open)))
+        if tag == "meta" and "property" in have:
+            self.properties[have["property"]] = have.get("content", "")
         if tag == "meta" and have.get("http-equiv", "").lower() == "refresh":
             self.redirect = re.sub(r".*?url=", "", have.get("content", ""), flags=re.IGNORECASE)
             self.links.append((line, self.redirect))
         if "style" in have:
             self.css.append((line, have["style"]))
         if tag not in VOID:
-            self._open.append((tag, tag in VERBATIM or bool({"math", "sig"} & set(have.get("class", "").split()))))
+            classes = set(have.get("class", "").split())
+            self._open.append((tag, tag in VERBATIM or bool({"math", "sig"} & classes)))
+            self._in_provenance = "provenance" in classes or (self._in_provenance and tag != "p")
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)
@@ -99,6 +109,8 @@ class Page(HTMLParser):
                 pass
 
     def handle_data(self, data):
+        if self._in_provenance and any(name == "p" for name, _ in self._open):
+            self.provenance += data
         if self._open and self._open[-1][0] == "style":
             self.css.append((self.getpos()[0], data))
         elif re.fullmatch(r"\*{1,2}\w+", data):
@@ -203,6 +215,23 @@ def check_ids(name: str, page: Page) -> list[str]:
     ]
 
 
+def check_origin(root: Path, name: str, page: Page) -> list[str]:
+    """The foot says which release this is, and a chapter's also what its outputs were made on; a card is declared."""
+    if page.redirect is not None or "article" not in page.tags or name == "search.html":
+        return []
+    problems = []
+    if not re.match(r"Release \d", page.provenance):
+        problems.append(f"{name}: the foot does not say which release this is")
+    elif name.startswith("notebooks/") and "outputs: " not in page.provenance:
+        problems.append(f"{name}: the foot does not say what the outputs were made on")
+    card = page.properties.get("og:image", "")
+    if not card.startswith("https://") or "/_static/" not in card:
+        problems.append(f"{name}: no og:image with an absolute address")
+    elif not (root / "_static" / card.split("/_static/")[1]).is_file():
+        problems.append(f"{name}: og:image is a file that does not exist: {card}")
+    return problems
+
+
 @cache
 def sent_size(path: Path) -> int:
     """Bytes on the wire: hosts gzip text."""
@@ -243,7 +272,7 @@ def check(root: Path) -> list[str]:
     problems = check_style_sheets(root)
     for name, page in pages.items():
         problems += check_loads(root, name, page) + check_links(root, name, page, pages) + check_ids(name, page)
-        problems += check_pictures(name, page) + check_text(name, page)
+        problems += check_pictures(name, page) + check_text(name, page) + check_origin(root, name, page)
     return problems + check_weights(root, pages)
 
 

@@ -157,6 +157,7 @@ def serve(root: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def pages(root: Path) -> list[str]:
@@ -252,6 +253,7 @@ def use_players(tab) -> list[str]:
             tab.wait_for_timeout(150)
             if first == player.evaluate(frame):
                 problems.append(f"a player does not move with its slider: {what}")
+            tab.keyboard.press("Home")
             button.focus()
             tab.keyboard.press("Enter")
             tab.wait_for_timeout(700)

@@ -24,6 +24,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -364,29 +365,41 @@ def open_menus(tab, home: str, name: str) -> list[str]:
     return problems
 
 
-def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
+def tour(home: str, chromium: str, screen: str, names: list[str], shots: Path | None, last: bool) -> list[str]:
+    """Visit some pages on one screen; the last tour of a screen also does what is done once."""
     from playwright.sync_api import sync_playwright
 
+    width, height, scheme = SCREENS[screen]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        problems = [f"{name} ({screen}): {text}" for name in names for text in visit(tab, home, name, shots, screen)]
+        if last:
+            found = open_menus(tab, home, names[-1]) + switch_theme(tab, home, names[-1])
+            problems += [f"{names[-1]} ({screen}): {text}" for text in found]
+        if screen == "wide":
+            problems += search(tab, home, names)
+        browser.close()
+    return problems
+
+
+def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
     chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         raise SystemExit("no chromium on this machine: install it (Debian: apt-get install chromium)")
+    axe()  # complain now if it is missing
     names = [name for name in pages(root) if only in name]
-    problems = [] if names else [f"{root}: no page to visit"]
-    with serve(root) as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        for screen, (width, height, scheme) in SCREENS.items():
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-            tab = context.new_page()
-            for name in names:
-                problems += [f"{name} ({screen}): {text}" for text in visit(tab, home, name, shots, screen)]
-            if names:
-                problems += [f"{names[-1]} ({screen}): {text}" for text in open_menus(tab, home, names[-1])]
-                problems += [f"{names[-1]} ({screen}): {text}" for text in switch_theme(tab, home, names[-1])]
-            if screen == "wide":
-                problems += search(tab, home, names)
-            context.close()
-        browser.close()
-    return problems
+    if not names:
+        return [f"{root}: no page to visit"]
+    # Two browsers at a time; the pages are dealt out in turn, since the chapters, the heavy ones, are neighbours.
+    parts = [part for part in (names[::2], names[1::2]) if part]
+    with serve(root) as home, ThreadPoolExecutor(2) as pool:
+        tours = [
+            pool.submit(tour, home, chromium, screen, part, shots, last=part is parts[-1])
+            for screen in SCREENS
+            for part in parts
+        ]
+        return [problem for each in tours for problem in each.result()]
 
 
 def main() -> int:

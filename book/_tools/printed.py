@@ -141,7 +141,7 @@ def link(root: Path, pages: int, size: int) -> None:
     text = path.read_text(encoding="utf-8")
     if not PLACE.search(text):
         raise SystemExit(f'{FIRST} has no <span id="print-version"></span>')
-    words = f'To print: <a href="../{NAME}">PDF</a> ({pages} pages, {size / 1e6:.1f} MB).'
+    words = f'To print: <a href="../{NAME}">PDF</a> ({pages} pages, {size / 1e6:.1f}\u00a0MB).'
     path.write_text(PLACE.sub(rf"\g<1>{words}\g<2>", text, count=1), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit nbval colab notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit nbval colab links notebooks serve data bench lock stamp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,7 +45,10 @@ nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
 	  --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 colab: $(VENV)/.book  ## rehearse every chapter with Colab's packages (about 5 GB, in .venv/colab)
-	$(ONE_THREAD) $(PY) book/_tools/colab.py
+	$(ONE_THREAD) $(PY) book/_tools/colab.py --out _build/colab
+
+links: $(VENV)/.book  ## ask every address the book links to (needs the network)
+	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
 
 notebooks: $(VENV)/.book  ## execute the chapters whose code or package changed
 	$(PY) book/_tools/pairs.py run --jobs 2

@@ -304,7 +304,7 @@ def ascend(joint, f, g, *, mode, lr, steps, batch=None, generator=None):
         mode: ``"alternating"``: a step of f with g held fixed, then one of g with the new f held fixed (one step of
             the count). ``"joint"``: both tables move at once. ``"shared"``: one table, g = f, every gradient flows;
             ``"shared_stopped"``: one table, and in each half of the symmetric objective the partner is held fixed.
-        lr: step length. The gradient in f has a Lipschitz constant of at most max |g(x')|^2.
+        lr: step length. The gradient in f has a Lipschitz constant of at most :math:`\max |g(x')|^2`.
         steps: how many.
         batch: None for the exact gradient; else a number of pairs drawn afresh for each step, whose B^2 - B other
             pairings estimate the marginal term.

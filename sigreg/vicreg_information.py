@@ -227,7 +227,7 @@ def mixture_entropy(mean, covariance, draws, generator):
         generator: torch.Generator on the CPU.
 
     Returns:
-        An :class:`sigreg.transform_chain.EntropyEstimate`, unbiased, with its standard error.
+        A :class:`sigreg.transform_chain.EntropyEstimate`, unbiased, with its standard error.
 
     Raises:
         TypeError, ValueError: as in :func:`mixture_entropy_bounds`, or fewer than 2 draws.

@@ -29,7 +29,7 @@ from sigreg.gaussian_regularization import (
     slice_free_sigreg,
     sliced_sigreg,
 )
-from sigreg.information_maximization import donsker_varadhan, info_nce
+from sigreg.information_maximization import donsker_varadhan, info_nce, second_order_bound
 from sigreg.joint_embedding import (
     barlow_twins_loss,
     byol_loss,
@@ -61,7 +61,7 @@ from sigreg.self_supervised import (
     self_supervised_loss,
     view_prediction_rate,
 )
-from sigreg.semi_supervised import class_sigreg, sigreg_weight
+from sigreg.semi_supervised import class_sigreg, few_label_objective, sigreg_weight, standard_code_rate
 from sigreg.transform_chain import (
     entropy_ledger,
     flat_dirichlet,
@@ -94,6 +94,7 @@ __all__ = [
     "entropy_ledger",
     "epps_pulley",
     "epps_pulley_closed_form",
+    "few_label_objective",
     "flat_dirichlet",
     "gaussian_log_density_matrix",
     "gaussian_to_orthant",
@@ -121,6 +122,7 @@ __all__ = [
     "random_directions",
     "random_views",
     "rate_and_relevance",
+    "second_order_bound",
     "self_supervised_loss",
     "sigreg_collapse_value",
     "sigreg_null_mean",
@@ -130,6 +132,7 @@ __all__ = [
     "slice_free_sigreg",
     "sliced_sigreg",
     "squared_information_bottleneck",
+    "standard_code_rate",
     "variational_ceb_rate",
     "vib_rate",
     "vicreg_logdet_loss",

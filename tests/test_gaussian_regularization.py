@@ -259,9 +259,10 @@ def test_upstream_gradient_is_applied_once_and_backward_repeats():
     torch.testing.assert_close(first, 3 * value_and_grad(lambda z: sliced_sigreg(z, directions_for(8, 4)), z)[1][0])
 
 
-@pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7), reason="older torch cannot trace isinstance with a union"
-)
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
+
+
+@pytest.mark.skipif(OLD, reason="older torch cannot trace isinstance with a union")
 def test_compile_keeps_one_graph():
     torch._dynamo.reset()
     z, a = gaussian(2, 16, 4).float(), directions_for(8, 4).float()

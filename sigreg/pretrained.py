@@ -26,7 +26,7 @@ def pretrained_encoder(path=None):
         FileNotFoundError: the file is nowhere.
 
     Derived in:
-        Chapter 6, section 6.6.
+        Chapter 6, section 6.7.
 
     Example:
         >>> pretrained_encoder("nowhere.pt")

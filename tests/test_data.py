@@ -466,5 +466,5 @@ def test_an_installed_wheel_carries_the_data_and_the_style(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(site / "sigreg" / "data.py"), "1000"]
     assert (site / "sigreg" / "_fashion_mnist" / "LICENSE").is_file()
-    for carried in ("_records/power.json", "_benchmarks/gaussian_regularization.json"):
+    for carried in ("_records/power.json", "_records/self_supervised.pt", "_benchmarks/gaussian_regularization.json"):
         assert (site / "sigreg" / carried).is_file()

@@ -106,7 +106,12 @@ UNREACHED = """() => {
 
 # Contrast is measured once for each look (colour, size and weight of the letters, grounds behind them): a chapter has
 # some 20 000 parts, and axe takes milliseconds for each. The other rules see all but the inside of formulas.
+# A colour on its way to another has no contrast of its own, so nothing moves while it is measured.
 SIMPLIFY = """() => {
+  document.activeElement?.blur();
+  const still = document.createElement('style');
+  still.textContent = '*, ::before, ::after { transition: none !important; animation: none !important; }';
+  document.head.append(still);
   for (const e of document.querySelectorAll('mjx-container')) e.replaceWith('x');
   const looks = new Set();
   for (const e of document.querySelectorAll('body *')) {

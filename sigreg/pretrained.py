@@ -8,7 +8,7 @@ import torch
 from sigreg.models import ConvEncoder
 from sigreg.records import record_folders
 
-PRETRAINED = {"channels": (16, 32, 64, 128), "strides": (2, 2, 2, 1)}
+PRETRAINED = {"channels": (64, 128, 256), "strides": (2, 2, 2)}
 
 
 def pretrained_encoder(path=None):
@@ -20,7 +20,7 @@ def pretrained_encoder(path=None):
         path: of a state dict of the same network; by default ``self_supervised.pt`` beside the records.
 
     Returns:
-        :class:`sigreg.models.ConvEncoder` in evaluation mode, on the CPU: (B, 1, 28, 28) to (B, 2048).
+        :class:`sigreg.models.ConvEncoder` in evaluation mode, on the CPU: (B, 1, 28, 28) to (B, 4096).
 
     Raises:
         FileNotFoundError: the file is nowhere.

@@ -73,7 +73,7 @@ def units(preset, seeds):
             hidden=[512],
             latent_dim=64,
             pool=2,
-            epochs=8,
+            epochs=5,
             lr=1e-3,
             weight=1.0,
             views={"scale": [0.3, 0.8], "size": 20},

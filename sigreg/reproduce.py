@@ -1,4 +1,4 @@
-r"""Run the book's experiments and keep their numbers: ``python -m sigreg.reproduce list | run | status``.
+r"""Run the book's experiments and keep their numbers: ``python -m sigreg.reproduce list | run | verify | status``.
 
 How to add an experiment: put one module into ``sigreg/experiments/`` with
 
@@ -28,6 +28,10 @@ all it imports from this package, without comments and docstrings. A new run goe
 When all units are there, they become ``NAME.json`` and the partial files go. Anything made by other code,
 with another preset or on another kind of device is refused, with a message that says what to do. Shards that
 ran on several machines are joined by copying their partial files into one folder and running once more there.
+
+``verify NAME --units 3`` runs a few units of a stored record again and compares the numbers: a cheap answer to "do
+I get what the book shows?" and, after a refactoring, to "does today's code still make this record?". If they agree,
+the record keeps a note of it.
 """
 
 import argparse
@@ -204,6 +208,62 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
     return record
 
 
+def verify(name, count=3, device=None, out=None, tolerance=1e-3):
+    """Run a few units of a stored record again, spread over all of them; note in the record that they agree.
+
+    Args:
+        name: an experiment's name or the path of its file.
+        count: how many units, at least 1.
+        device: by default :func:`sigreg.device.default_device`.
+        out: folder of the record; by default :func:`sigreg.records.output_folder`.
+        tolerance: largest relative difference of a number that still counts as the same.
+
+    Returns:
+        The largest relative difference, over all numbers but durations (keys that end in ``seconds``).
+
+    Raises:
+        ValueError: ``count`` is below 1.
+        Refused: a number differs by more than ``tolerance``, or the results have another form.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    out = Path(records.output_folder() if out is None else out)
+    stem = Path(name).stem
+    record = records.load_record(stem, out)
+    job = _Job(name, record["provenance"]["preset"], record["provenance"]["seeds"], device)
+    stored = record["units"]
+    some = [stored[k * len(stored) // count] for k in range(min(count, len(stored)))]
+    largest = max(_difference(entry["result"], job.work(entry["unit"])["result"]) for entry in some)
+    if largest > tolerance:
+        raise Refused(
+            f"{stem}: today's numbers differ from the stored ones by up to {largest:.1g}, more than {tolerance:g}; "
+            f"if the device or the versions differ that may be rounding, else run it again with --overwrite"
+        )
+    record["provenance"]["verified"] = {
+        "code": job.header["code"],
+        "units": len(some),
+        "largest_difference": float(f"{largest:.1g}"),
+        "run": job.facts(),
+    }
+    records.save_record(record, out)
+    return largest
+
+
+def _difference(a, b):
+    """The largest relative difference of two results of one form; infinite where their forms differ.
+
+    >>> _difference({"rate": [1.0, 2.0], "seconds": 3.0}, {"rate": [1.0, 2.5], "seconds": 9.0})
+    0.2
+    """
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return max(map(_difference, a, b), default=0.0)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
+    return 0.0 if a == b else float("inf")
+
+
 def _do(job, todo, path):
     """Run the units, appending each to ``path`` the moment it is done."""
     lines = _whole_lines(path)
@@ -320,7 +380,7 @@ def main(arguments=None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return {"list": _list, "run": _run, "status": _status}[options.command](options)
+        return {"list": _list, "run": _run, "verify": _verify, "status": _status}[options.command](options)
     except KeyboardInterrupt:
         print("\nstopped; every finished unit is kept, and the same command goes on from there", file=sys.stderr)
         return 130
@@ -340,7 +400,12 @@ def _parser():
     runner.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     runner.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares")
     runner.add_argument("--overwrite", action="store_true", help="replace results that were made otherwise")
-    for command in (runner, status):
+    checker = commands.add_parser("verify", help="run a few units of a stored record again and compare")
+    checker.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
+    checker.add_argument("--units", type=int, default=3, help="how many units of each (default: %(default)s)")
+    checker.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    checker.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference (%(default)s)")
+    for command in (runner, checker, status):
         command.add_argument("--out", type=Path, help="folder of the records (default: book/_records, or ./records)")
     return parser
 
@@ -355,6 +420,10 @@ def _shard(text):
     return index, shards
 
 
+def _named(names):
+    return [found for name in names for found in (experiment_names() if name == "all" else [name])]
+
+
 def _list(options):
     for name in experiment_names():
         experiment = load_experiment(name)
@@ -367,7 +436,7 @@ def _list(options):
 
 
 def _run(options):
-    names = [found for name in options.names for found in (experiment_names() if name == "all" else [name])]
+    names = _named(options.names)
     try:
         for name in names:
             plan(load_experiment(name), options.preset, options.seeds)
@@ -400,6 +469,18 @@ def _report(name, record, options):
         print(f"  {line}")
 
 
+def _verify(options):
+    wrong = 0
+    for name in _named(options.names):
+        try:
+            largest = verify(name, options.units, options.device, options.out, options.tolerance)
+            print(f"{name}: {_many(options.units, 'unit')} again, the largest relative difference is {largest:.1g}")
+        except (ValueError, FileNotFoundError, Refused) as error:
+            print(f"error: {error}", file=sys.stderr)
+            wrong += 1
+    return 1 if wrong else 0
+
+
 def _status(options):
     out = Path(options.out or records.output_folder())
     for name in experiment_names():
@@ -408,7 +489,16 @@ def _status(options):
             record = records.load_record(name, out)
             same = record["provenance"]["code"] == code
             print(records.describe(record))
-            print(f"  made by {'the code that stands' if same else 'other code than stands now: run it again'}")
+            checked = record["provenance"].get("verified", {})
+            if same:
+                print("  made by the code that stands")
+            elif checked.get("code") == code:
+                print(
+                    f"  made by other code; of its units {checked['units']}, run again by the code that stands, "
+                    f"agree to {checked['largest_difference']:.1g}"
+                )
+            else:
+                print("  made by other code than stands now: verify it, or run it again")
         except FileNotFoundError:
             print(f"{name}: no record in {out}")
         for path in _partial_files(out, name):

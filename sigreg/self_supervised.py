@@ -57,7 +57,7 @@ def random_views(
         The random resized crop of Szegedy et al. (2015), arXiv 1409.4842, as in Chen et al. (2020), arXiv 2002.05709.
 
     Derived in:
-        Chapter 6, section 6.3, where each of them is left out in turn.
+        Chapter 6, section 6.6, where each of them is left out in turn.
 
     Example:
         >>> images = torch.rand(8, 1, 28, 28)
@@ -198,7 +198,7 @@ class ViewNetwork(nn.Module):
         Chen et al. (2020), arXiv 2002.05709: train on the projection, keep what comes before it.
 
     Derived in:
-        Chapter 6, section 6.3.
+        Chapter 6, section 6.4.
 
     Example:
         >>> from sigreg.models import ConvEncoder

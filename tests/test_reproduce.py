@@ -288,3 +288,39 @@ def test_status_tells_whose_code_and_how_far(toy, monkeypatch, capsys):
     path.write_text(path.read_text().replace(json.loads(path.read_text())["provenance"]["code"], "0" * 16))
     reproduce.main(["status", "--out", str(toy / "out")])
     assert "other code than stands now" in capsys.readouterr().out
+
+
+def test_verify_runs_a_few_units_again_and_says_so(toy, monkeypatch, capsys):
+    experiment = reproduce.load_experiment(str(toy / "toy.py"))
+    monkeypatch.setattr(reproduce, "experiment_names", lambda: ["toy"])
+    monkeypatch.setattr(reproduce, "load_experiment", lambda name: experiment)
+    out = toy / "out"
+    reproduce.run("toy", device="cpu", out=out)
+    path = out / "toy.json"
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["provenance"]["code"], "0" * 16))
+    calls = len((toy / "log").read_text().splitlines())
+    assert reproduce.main(["verify", "toy", "--units", "3", "--out", str(out)]) == 0
+    assert "3 units again" in capsys.readouterr().out
+    assert len((toy / "log").read_text().splitlines()) == calls + 3
+    noted = records.load_record("toy", out)["provenance"]
+    assert noted["verified"]["units"] == 3 and noted["verified"]["largest_difference"] == 0
+    reproduce.main(["status", "--out", str(out)])
+    assert "of its units 3, run again by the code that stands, agree" in capsys.readouterr().out
+
+    record = records.load_record("toy", out)
+    record["units"][0]["result"]["value"] *= 1.01
+    records.save_record(record, out)
+    before = path.read_bytes()
+    assert reproduce.main(["verify", "toy", "--out", str(out)]) == 1
+    assert "more than 0.001" in capsys.readouterr().err and path.read_bytes() == before
+    assert reproduce.main(["verify", "toy", "--tolerance", "0.1", "--out", str(out)]) == 0
+    with pytest.raises(ValueError, match="count"):
+        reproduce.verify("toy", 0, out=out)
+
+
+def test_difference_of_results():
+    assert reproduce._difference({"a": 1}, {"b": 1}) == float("inf")
+    assert reproduce._difference([1.0], [1.0, 2.0]) == float("inf")
+    assert reproduce._difference({"a": [None, "x", 0]}, {"a": [None, "x", 0]}) == 0
+    assert reproduce._difference({"train_seconds": 1}, {"train_seconds": 2}) == 0
+    assert reproduce._difference(0.0, 1.0) == 1.0

@@ -7,7 +7,7 @@ the other 10 000; no test image was looked at. The first seed's SIGReg encoder o
 as ``self_supervised.pt``. ``sigreg.experiments.self_supervised_sweeps`` has what is
 swept on the embedded subset.
 
-Derived in: Chapter 6, section 6.6.
+Derived in: Chapter 6, section 6.7.
 """
 
 import math

@@ -8,7 +8,7 @@ Parts, all with the small encoder of :mod:`sigreg.experiments.self_supervised` a
 * ``knob``: lambda and the noise, with the noise in the law; ``weight``: lambda alone, down to zero;
 * ``predicts``: hyper-parameters at random, the loss beside the probe.
 
-Derived in: Chapter 6, sections 6.4 and 6.5.
+Derived in: Chapter 6, section 6.6.
 """
 
 import math

@@ -132,6 +132,30 @@ def test_unnumbered_boxes_have_no_anchor_and_the_opening_box_is_a_list(build):
     assert "<p><em>You need:</em> patience. </p>" in opening and "<p><em>Time:</em> a minute.</p>" in opening
 
 
+def test_a_verdict_has_the_class_of_its_outcome(build):
+    outcomes = {
+        "**P1 is confirmed.**": " confirmed",
+        "**P1 is confirmed in a region**, and **P2 is confirmed in a region**": " confirmed-in-a-region",
+        "**V3 is not confirmed** at this scale.": " not-confirmed",
+        "**P1 is confirmed.** **V3 is not confirmed.**": "",
+        "P9: open.": "",
+    }
+    boxes = "\n\nText.\n\n> **Verdict.** ".join(outcomes)
+    first, _, _ = pair(build, first=FIRST.replace("P1 holds.", boxes))
+    assert re.findall(r'<div class="statement verdict(.*?)">', first) == list(outcomes.values())
+
+
+def test_numbers_get_a_minus_sign_and_no_line_breaks_them_or_starts_with_the_end_of_a_proof(build):
+    text = "A gain of -0.5 (-0.7 to +0.1) or 0.61 ± 0.02, not 784-64, 2026-11-22, $-1$ or `-1`. It follows"
+    first = FIRST.replace("It follows", text).replace("Done.", "The last word. $\\square$")
+    page, _, _ = pair(build, first=first)
+    nbsp, minus = "\u00a0", "\u2212"
+    assert f"{minus}0.5 ({minus}0.7{nbsp}to{nbsp}+0.1) or 0.61{nbsp}±{nbsp}0.02, not 784-64, 2026-11-22, " in page
+    assert "\\(-1\\)" in page and '<span class="pre">-1</span>' in page
+    end = f'{nbsp}<span class="math notranslate nohighlight">\\(\\square\\)</span></span>'
+    assert page.split(end)[0].endswith("</span>.</span>") and f'<span class="bound">word.{end}' in page
+
+
 def test_folds_are_named_after_their_summary(build):
     first, _, _ = pair(build)
     assert '<details class="fold proof">' in first and '<details class="fold solution">' in first

@@ -10,7 +10,8 @@ kind, and a place in the search index. Plain mentions ("Proposition 1.2", "Theor
 on a number used twice, out of turn or on the wrong page, and on a mention of a statement that does not exist.
 Each box is also written to a small file of its own, ``_static/statements/proposition-1-2.html``, from which
 ``book.js`` shows it where the pointer rests on a mention.
-Figures are numbered by chapter as well, and folded blocks (``<details>``) are told apart by their summary.
+Figures are numbered by chapter as well, numbers get a true minus sign, and folded blocks (``<details>``) are told
+apart by their summary.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ WORDS = {kind: kind for kind in KINDS} | {
 
 OPENING = re.compile(rf"({'|'.join(KINDS)})\s+(\d+)\.(\d+)(?:\s+\((.+)\))?\.", re.DOTALL)
 BARE_OPENING = re.compile(rf"({'|'.join(UNNUMBERED)})(?:\s+\((.+)\))?[.:]", re.DOTALL)
+OUTCOME = re.compile(r"not confirmed|confirmed in a region|confirmed")
 LOOKS_NUMBERED = re.compile(rf"({'|'.join(KINDS)})\s+[\dA-Z]")
 
 
@@ -144,11 +146,17 @@ def make_boxes(document: nodes.document, docname: str) -> list[Box]:
         body = quote.children if paragraph.astext().strip() else quote.children[1:]
         if kind == "Before you start" and body:
             body = [*_one_point_each(body[0]), *body[1:]]
-        classes = ["statement", kind.lower().replace(" ", "-")]
+        classes = ["statement", kind.lower().replace(" ", "-"), *(_outcome(quote) if kind == "Verdict" else ())]
         box = statement("", title, *body, classes=classes, ids=[anchor] if anchor else [])
         box.source, box.line = quote.source, quote.line
         quote.replace_self(box)
     return boxes
+
+
+def _outcome(quote: nodes.Element) -> list[str]:
+    """The outcome that all bold sentences of a verdict share, as a class; none where they differ."""
+    said = {match[0] for bold in quote.findall(nodes.strong) if (match := OUTCOME.search(bold.astext()))}
+    return [said.pop().replace(" ", "-")] if len(said) == 1 else []
 
 
 def _opening_bold(paragraph: nodes.Node) -> nodes.strong | None:
@@ -226,7 +234,7 @@ def free_displays(document: nodes.document) -> None:
 
 
 def keep_punctuation(document: nodes.document) -> None:
-    """Bind a formula to the comma, bracket or "-th" after it, lest a line begin with it."""
+    """Bind a formula to the comma, bracket or "-th" after it, lest a line begin with it; so too the end of a proof."""
     for math in list(document.findall(nodes.math)):
         parent, place = math.parent, math.parent.index(math)
         after = parent[place + 1] if place + 1 < len(parent) else None
@@ -234,6 +242,35 @@ def keep_punctuation(document: nodes.document) -> None:
         if match:
             bound = nodes.inline("", "", math.deepcopy(), nodes.Text(match[0]), classes=["bound"])
             parent[place : place + 2] = [bound, nodes.Text(after[match.end() :])]
+    for math in [math for math in document.findall(nodes.math) if math.astext() == r"\square"]:
+        parent, place = math.parent, math.parent.index(math)
+        before = parent[place - 1] if place else None
+        if not isinstance(before, nodes.Text):
+            continue
+        rest, word = re.fullmatch(r"(.*?)(\S*)\s*", before, re.DOTALL).groups()
+        if word:
+            kept, last = [nodes.Text(rest)], nodes.Text(word)
+        elif place > 1:
+            kept, last = [], parent[place - 2].deepcopy()
+        else:
+            continue
+        bound = nodes.inline("", "", last, nodes.Text("\u00a0"), math.deepcopy(), classes=["bound"])
+        parent[place - 1 - (not word) : place + 1] = [*kept, bound]
+
+
+# Numbers -----------------------------------------------------------------------------------------------
+
+NUMBER = r"[+\u2212]?\d[\d.,%]*"
+
+
+def set_numbers(document: nodes.document) -> None:
+    """A true minus sign before a number; no line ends inside "0.61 ± 0.02" or "(-0.2 to +0.5)"."""
+    for text in [text for text in document.findall(nodes.Text) if _is_prose(text.parent)]:
+        new = re.sub(r"(?<![^\s(\[=,;:±])-(?=\.?\d|inf\b)", "\u2212", text)
+        new = re.sub(rf"(?<=[\d%]) ± (?={NUMBER})", "\u00a0±\u00a0", new)
+        new = re.sub(rf"\({NUMBER} to {NUMBER}\)", lambda match: match[0].replace(" ", "\u00a0"), new)
+        if new != text:
+            text.parent.replace(text, nodes.Text(new))
 
 
 # Mentions ----------------------------------------------------------------------------------------------
@@ -403,6 +440,7 @@ def read(app, doctree: nodes.document) -> None:
     free_displays(doctree)
     domain.data["boxes"][docname] = make_boxes(doctree, docname)
     label_folds(doctree, docname)
+    set_numbers(doctree)
     domain.data["mentions"][docname] = link_mentions(doctree, docname)
     keep_punctuation(doctree)
 
@@ -444,4 +482,4 @@ def setup(app):
     app.connect("doctree-read", read)
     app.connect("env-get-updated", number_figures, priority=900)  # after Sphinx has numbered them
     app.connect("env-updated", rewrite_mentions)
-    return {"version": "1", "env_version": 2, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "1", "env_version": 3, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,6 +14,27 @@ function fit() {
   });
 }
 
+// A formula in a sentence is never broken: one that is wider than its column is set smaller, or scrolls.
+function fitInline() {
+  const formulas = [...document.querySelectorAll("article span.math")];
+  for (const formula of formulas) {
+    formula.style.fontSize = "";
+    formula.classList.remove("long");
+  }
+  const blocks = formulas.map((formula) => formula.closest("p, li, td, th, dd, dt, figcaption, h1, h2, h3"));
+  const ratios = formulas.map((formula, k) => {
+    if (!blocks[k]?.clientWidth || blocks[k].matches("td, th")) return 1;
+    const { paddingLeft, paddingRight } = getComputedStyle(blocks[k]);
+    const room = blocks[k].clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+    return room / Math.max(formula.getBoundingClientRect().width, 1);
+  });
+  formulas.forEach((formula, k) => {
+    if (ratios[k] >= 1) return;
+    formula.style.fontSize = `${Math.max(SMALLEST, ratios[k] - 0.01)}em`;
+    formula.classList.toggle("long", ratios[k] < SMALLEST);
+  });
+}
+
 // A table that nearly fits is set a little smaller and closer.
 function tighten() {
   for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
@@ -23,33 +44,55 @@ function tighten() {
   }
 }
 
+// A printed table that nearly fits is set smaller, like a formula; printed sentences that do not fit are broken.
+const printsTable = (pre) => pre.textContent.split("\n").filter((line) => /\S {3,}\S/.test(line)).length > 1;
+
+function fitOutputs() {
+  for (const pre of document.querySelectorAll(".cell_output .output pre")) {
+    if (!pre.clientWidth || !printsTable(pre)) continue;
+    pre.style.fontSize = "";
+    if (pre.scrollWidth <= pre.clientWidth) continue;
+    const { fontSize, paddingLeft, paddingRight } = getComputedStyle(pre);
+    const margins = parseFloat(paddingLeft) + parseFloat(paddingRight);
+    const ratio = (pre.clientWidth - margins) / (pre.scrollWidth - margins);
+    pre.style.fontSize = `${parseFloat(fontSize) * Math.max(SMALLEST, ratio - 0.005)}px`;
+  }
+}
+
 // A block of code too wide for the column gets its lines apart, so that the style sheet can break the long ones and
-// set what follows deeper than the line's own indentation. The text, and so what is copied, stays the same.
+// set what follows deeper than the line's own indentation. Spaces that line up remarks at the end of lines are
+// drawn as two. The text, and so what is copied, stays the same.
 function breakLines() {
   const wide = [...document.querySelectorAll("div.highlight > pre")].filter(
-    (pre) => !pre.closest(".output") && !pre.querySelector(".code-line") && pre.scrollWidth > pre.clientWidth,
+    (pre) =>
+      !pre.querySelector(".code-line") && pre.scrollWidth > pre.clientWidth && !(pre.closest(".output") && printsTable(pre)),
   );
   for (const pre of wide) {
     const lines = pre.innerHTML.replace(/\n$/, "").split("\n");
     pre.innerHTML = lines
       .map((line) => {
         const indent = line.replace(/<[^>]*>/g, "").match(/^ */)[0].length;
-        return `<span class="code-line" style="--indent: ${indent}">${line}\n</span>`;
+        const close = line.replace(/(\S {2})( +)(?=<span class="c1">)/, '$1<span class="code-gap">$2</span>');
+        return `<span class="code-line" style="--indent: ${indent}">${close}\n</span>`;
       })
       .join("");
   }
 }
 
+const SCROLLS = "div.math, span.math.long, .pst-scrollable-table-container, div.highlight > pre";
+
 function repair() {
   fit();
+  fitInline();
   tighten();
+  fitOutputs();
   breakLines();
   // What scrolls sideways must be reachable with the Tab key; what does not scroll must not be a stop.
-  for (const box of document.querySelectorAll("div.math, .pst-scrollable-table-container, div.highlight > pre")) {
+  for (const box of document.querySelectorAll(SCROLLS)) {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
-      box.setAttribute("aria-label", box.matches("div.math") ? "Formula" : box.matches("pre") ? "Code" : "Table");
+      box.setAttribute("aria-label", box.matches(".math") ? "Formula" : box.matches("pre") ? "Code" : "Table");
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
     }

@@ -60,6 +60,12 @@ CHECK = r"""() => {
     const { left, right } = math.getBoundingClientRect(), start = box.left - e.scrollLeft;
     if (left < start - 2 || right - start > e.scrollWidth + 2) found.push('formula cut off: ' + short(e));
   }
+  for (const e of document.querySelectorAll('article span.math:not(.long)')) {
+    const block = e.closest('p, li, dd, figcaption');
+    if (block?.clientWidth && !block.closest('td, th') &&
+        e.getBoundingClientRect().right > block.getBoundingClientRect().right + 4)
+      found.push('formula in a sentence cut off: ' + short(e));
+  }
   for (const e of document.images) {
     const source = (e.getAttribute('src') || '').slice(0, 80);
     if (!e.complete || !e.naturalWidth) found.push('picture not loaded: ' + source);

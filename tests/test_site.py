@@ -118,11 +118,39 @@ def test_a_page_says_where_it_is_from(tree, old, new, message):
     assert len(problems) == 1 and message in problems[0], problems
 
 
+COLAB = "https://colab.research.google.com/github/a/b/blob/main/notebooks/01_x.ipynb"
+WAYS = f'<a href="{COLAB}">button</a><a href="{COLAB}">line</a><a href="../_sources/notebooks/01_x.ipynb">download</a>'
+SOURCE = {"_sources/notebooks/01_x.ipynb": '{"cells": [{"outputs": []}]}'}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (f'<a href="{COLAB}">button</a>', "", "1 links to Colab"),
+        ("01_x.ipynb", "02_y.ipynb", "does not open this chapter"),
+        ("blob/main", "tree/main", "does not open this chapter"),
+        (f'{COLAB}">line', f'{COLAB.replace("main", "old")}">line', "links to Colab differ"),
+        ('<a href="../_sources/notebooks/01_x.ipynb">download</a>', "", "no button to download"),
+    ],
+)
+def test_a_chapter_opens_in_colab_and_can_be_downloaded(tree, old, new, message):
+    chapter = FILES["two.html"].replace("Release 1.0", "Release 1.0 · outputs: CPU").replace(ARTICLE, WAYS + ARTICLE)
+    assert site.check(tree(**SOURCE, **{"notebooks/01_x.html": chapter})) == []
+    problems = site.check(tree(**SOURCE, **{"notebooks/01_x.html": chapter.replace(old, new, 1)}))
+    assert any(message in problem for problem in problems)
+
+
+def test_what_is_downloaded_was_executed(tree):
+    chapter = FILES["two.html"].replace("Release 1.0", "Release 1.0 · outputs: CPU").replace(ARTICLE, WAYS + ARTICLE)
+    problems = site.check(tree(**{**SOURCE, "_sources/notebooks/01_x.ipynb": "{}", "notebooks/01_x.html": chapter}))
+    assert problems == ["notebooks/01_x.html: what can be downloaded is not the executed notebook"]
+
+
 def test_a_chapter_says_what_its_outputs_were_made_on(tree):
-    chapter = re.sub(r'(href|src)="(?=[_it])', r'\1="../', PAGE)
+    chapter = re.sub(r'(href|src)="(?=[_it])', r'\1="../', PAGE).replace(ARTICLE, WAYS + ARTICLE)
     complete = chapter.replace("abc</a>", "abc</a> · outputs: default preset")
-    assert site.check(tree(**{"notebooks/01_x.html": complete})) == []
-    problems = site.check(tree(**{"notebooks/01_x.html": chapter}))
+    assert site.check(tree(**SOURCE, **{"notebooks/01_x.html": complete})) == []
+    problems = site.check(tree(**SOURCE, **{"notebooks/01_x.html": chapter}))
     assert problems == ["notebooks/01_x.html: the foot does not say what the outputs were made on"]
 
 

@@ -4,7 +4,8 @@
 
 One line for each problem: anything loaded from another host, links and anchors that lead nowhere, pictures
 without a meaningful description, Markdown or TeX that was not rendered, an id used twice, pages too heavy, pages that
-do not say of which release they are, or that have no card to show where their address is shared.
+do not say of which release they are, or that have no card to show where their address is shared; chapters that do not
+open in Colab or cannot be downloaded.
 """
 
 from __future__ import annotations
@@ -232,6 +233,29 @@ def check_origin(root: Path, name: str, page: Page) -> list[str]:
     return problems
 
 
+def check_chapter(root: Path, name: str, page: Page) -> list[str]:
+    """A chapter opens in Colab, from its button and from its first line, and its notebook can be downloaded."""
+    if not name.startswith("notebooks/") or page.redirect is not None:
+        return []
+    notebook = name.removesuffix(".html") + ".ipynb"
+    addresses = [address for _, address in page.links]
+    launches = [address for address in addresses if urlsplit(address).netloc == "colab.research.google.com"]
+    problems = []
+    if len(launches) < 2:
+        problems.append(f"{name}: {len(launches)} links to Colab, a button and a link in the first lines are wanted")
+    for address in sorted(set(launches)):
+        if not re.fullmatch(rf"/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/{re.escape(notebook)}", urlsplit(address).path):
+            problems.append(f"{name}: the link to Colab does not open this chapter: {address}")
+    if len(set(launches)) > 1:
+        problems.append(f"{name}: its links to Colab differ: {', '.join(sorted(set(launches)))}")
+    copy = root / "_sources" / notebook
+    if not any(target_of(name, address) == f"_sources/{notebook}" for address in addresses):
+        problems.append(f"{name}: no button to download the notebook")
+    elif copy.is_file() and '"outputs"' not in copy.read_text(encoding="utf-8"):  # no file: check_links says so
+        problems.append(f"{name}: what can be downloaded is not the executed notebook")
+    return problems
+
+
 @cache
 def sent_size(path: Path) -> int:
     """Bytes on the wire: hosts gzip text."""
@@ -273,6 +297,7 @@ def check(root: Path) -> list[str]:
     for name, page in pages.items():
         problems += check_loads(root, name, page) + check_links(root, name, page, pages) + check_ids(name, page)
         problems += check_pictures(name, page) + check_text(name, page) + check_origin(root, name, page)
+        problems += check_chapter(root, name, page)
     return problems + check_weights(root, pages)
 
 

@@ -14,20 +14,29 @@ function fit() {
   });
 }
 
-// A formula in a sentence is never broken: one that is wider than its column is set smaller, or scrolls.
+// A formula in a sentence is never broken: one that is wider than its column is set smaller, or scrolls. What the
+// style sheet binds to a formula comes loose where the two together are too wide.
 function fitInline() {
+  const bound = [...document.querySelectorAll("article .bound")];
   const formulas = [...document.querySelectorAll("article span.math")];
+  for (const part of bound) part.style.whiteSpace = "";
   for (const formula of formulas) {
     formula.style.fontSize = "";
     formula.classList.remove("long");
   }
-  const blocks = formulas.map((formula) => formula.closest("p, li, td, th, dd, dt, figcaption, h1, h2, h3"));
-  const ratios = formulas.map((formula, k) => {
-    if (!blocks[k]?.clientWidth || blocks[k].matches("td, th")) return 1;
-    const { paddingLeft, paddingRight } = getComputedStyle(blocks[k]);
-    const room = blocks[k].clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
-    return room / Math.max(formula.getBoundingClientRect().width, 1);
-  });
+  const ratio = (part) => {
+    const block = part.closest("p, li, td, th, dd, dt, figcaption, h1, h2, h3");
+    if (!block?.clientWidth || block.matches("td, th")) return 1;
+    const { paddingLeft, paddingRight } = getComputedStyle(block);
+    const mark = part.parentElement.matches(".bound") ? 8 : 0; // the full stop or comma after it
+    const room = block.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight) - mark;
+    const within = part.querySelectorAll("mjx-math"); // its frame is no wider than the column, whatever it holds
+    const right = Math.max(...[part, ...within].map((each) => each.getBoundingClientRect().right));
+    return room / Math.max(right - part.getBoundingClientRect().left, 1);
+  };
+  const loose = bound.filter((part) => ratio(part) < 1);
+  const ratios = formulas.map(ratio);
+  for (const part of loose) part.style.whiteSpace = "normal";
   formulas.forEach((formula, k) => {
     if (ratios[k] >= 1) return;
     formula.style.fontSize = `${Math.max(SMALLEST, ratios[k] - 0.01)}em`;

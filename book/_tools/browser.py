@@ -63,7 +63,7 @@ CHECK = r"""() => {
   for (const e of document.querySelectorAll('article span.math:not(.long)')) {
     const block = e.closest('p, li, dd, figcaption');
     if (block?.clientWidth && !block.closest('td, th') &&
-        e.getBoundingClientRect().right > block.getBoundingClientRect().right + 4)
+        e.querySelector('mjx-math')?.getBoundingClientRect().right > block.getBoundingClientRect().right + 4)
       found.push('formula in a sentence cut off: ' + short(e));
   }
   for (const e of document.images) {

@@ -123,6 +123,8 @@ def render(data: dict, chapters: Chapters) -> str:
     parts.append("\n## Overview\n\n:::{div} claims-overview")
     for verdict, meaning in VERDICTS.items():
         names = sorted((claim["id"] for claim in claims if claim["verdict"] == verdict), key=IDS.index)
+        if verdict == "open" and not names:
+            continue
         parts += [_chip(verdict), f": {meaning}\n"]
         parts += ["  " + " · ".join(f"[{name}](#claim-{name.lower()})" for name in names) + "\n"] if names else []
     parts.append(":::\n")

@@ -206,6 +206,7 @@ def project(images, mean, std, axes, variances, whitening):
     return torch.cat(parts) / variances ** (whitening / 2)
 
 
+@torch.sparse.check_sparse_tensor_invariants(False)  # right by construction; some versions warn unless one says so
 def similarity_graph(points, neighbours=NEIGHBOURS):
     r"""The symmetric graph :math:`D^{-1/2}(A + A^\top)D^{-1/2}` of the nearest neighbours by cosine, sparse (N, N)."""
     size = len(points)
@@ -221,11 +222,11 @@ def similarity_graph(points, neighbours=NEIGHBOURS):
         values.append(near.values.flatten().clamp_min(0) ** SHARPNESS)
     places, weights = torch.stack([torch.cat(rows), torch.cat(columns)]), torch.cat(values)
     both = torch.cat([places, places.flip(0)], 1), weights.repeat(2)
-    graph = torch.sparse_coo_tensor(*both, (size, size), check_invariants=False).coalesce()
+    graph = torch.sparse_coo_tensor(*both, (size, size)).coalesce()
     degree = torch.sparse.sum(graph, 1).to_dense().clamp_min(1e-9).rsqrt()
     i, j = graph.indices()
     scaled = graph.values() * degree[i] * degree[j]
-    return torch.sparse_coo_tensor(graph.indices(), scaled, (size, size), check_invariants=False).coalesce()
+    return torch.sparse_coo_tensor(graph.indices(), scaled, (size, size)).coalesce()
 
 
 def propagate(graph, given, reach, rounds=50):

@@ -27,6 +27,7 @@ from sigreg.semi_supervised import (
     accuracy,
     balanced_draw,
     few_label_objective,
+    network_dim,
     refresh_norms,
     sigreg_weight,
     variance_between,
@@ -128,33 +129,39 @@ def load(whole, device):
 
 def train(unit, terms, labels, data, encoder=None):
     """One network on one draw of the labels, from fresh weights or from those of ``encoder``; network and numbers."""
-    (images, truth), validation, test = data
+    images, truth = data[0]
     terms = dict(terms)
     dim, read = terms.pop("dim", unit.get("dim", 16)), terms.pop("read", None)
-    lonely = not any(terms.get(name) for name in ("nats", "views", "consistency")) or terms.get("scored") == "labelled"
-    counts = {name: unit[f"{name}_batch"] for name in ("labelled", "unlabelled")}
-    scored = counts.get(terms.get("scored"), sum(counts.values()))
-    terms["sigreg"] = sigreg_weight(dim, scored, terms.pop("nats", 0.0))
     network = fresh(unit["seed"], dim, read, images.device)
     lr = unit["lr"]
     if encoder is not None:
         network.encoder.load_state_dict(encoder.state_dict())
         lr = lr / 3
     known = balanced_draw(truth, labels, torch.Generator().manual_seed(unit["seed"]))
+    return network, {"labels": labels, **learn(network, unit, terms, known, truth, lr, data)}
+
+
+def learn(network, unit, terms, known, targets, lr, data):
+    """Train ``network`` on the targets (N,) of the images ``known``, and on all others without; the numbers."""
+    (images, _), validation, test = data
+    counts = {name: unit[f"{name}_batch"] for name in ("labelled", "unlabelled")}
+    lonely = not any(terms.get(name) for name in ("nats", "views", "consistency")) or terms.get("scored") == "labelled"
+    scored = counts.get(terms.get("scored"), sum(counts.values()))
+    weights = {name: value for name, value in terms.items() if name != "nats"}
+    weights["sigreg"] = sigreg_weight(network_dim(network), scored, terms.get("nats", 0.0))
     batches = FewLabelBatches(
         images,
-        truth,
+        targets,
         known,
         labelled_batch=counts["labelled"],
         unlabelled_batch=0 if lonely else counts["unlabelled"],
         steps=unit["steps"],
         seed=unit["seed"],
     )
-    history = fit(network, few_label_objective(seed=unit["seed"], **terms), batches, lr=lr, weight_decay=1e-3)
+    history = fit(network, few_label_objective(seed=unit["seed"], **weights), batches, lr=lr, weight_decay=1e-3)
     refresh_norms(network, images[:REFRESHED])
     last = history[-min(20, len(history)) :]
-    return network, {
-        "labels": labels,
+    return {
         "accuracy": round(accuracy(network, *test), 5),
         "validation": round(accuracy(network, *validation), 5),
         **geometry(network, *test),

@@ -18,19 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from sigreg.experiments import semi_supervised as common
-from sigreg.fit import fit
 from sigreg.models import ConvEncoder
 from sigreg.pretrained import PRETRAINED, pretrained_encoder
 from sigreg.self_supervised import features
-from sigreg.semi_supervised import (
-    CodeClassifier,
-    FewLabelBatches,
-    accuracy,
-    balanced_draw,
-    few_label_objective,
-    refresh_norms,
-    sigreg_weight,
-)
+from sigreg.semi_supervised import CodeClassifier, balanced_draw
 
 SEEDS = {"default": 2, "full": 5}
 
@@ -112,18 +103,13 @@ def start(device):
 
 def train(unit, data):
     """One network on one draw of the labels; network and numbers."""
-    (images, truth), validation, test = data
-    terms = dict(unit["terms"])
-    counts = {name: unit[f"{name}_batch"] for name in ("labelled", "unlabelled")}
-    lonely = not any(terms.get(name) for name in ("nats", "views", "consistency")) or terms.get("scored") == "labelled"
-    pairs = 0 if lonely else counts["unlabelled"]
+    images, truth = data[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(unit["seed"])
         network = CodeClassifier(ConvEncoder(**PRETRAINED))
     if unit["name"] != "fresh":
         network.encoder.load_state_dict(start(images.device).state_dict())
     network.to(images.device, memory_format=torch.channels_last)
-    terms["sigreg"] = sigreg_weight(network.code[-1].out_features, counts["labelled"] + pairs, terms.pop("nats", 0.0))
     known = balanced_draw(truth, unit["labels"], torch.Generator().manual_seed(unit["seed"]))
     targets = truth
     if unit["name"].startswith("neighbours"):
@@ -131,26 +117,8 @@ def train(unit, data):
         targets = beliefs.argmax(1).to(truth)
         targets[known] = truth[known]
         known = torch.cat([torch.arange(len(images)), known.repeat(KNOWN_AGAIN)])
-    batches = FewLabelBatches(
-        images,
-        targets,
-        known,
-        labelled_batch=counts["labelled"],
-        unlabelled_batch=pairs,
-        steps=unit["steps"],
-        seed=unit["seed"],
-    )
-    objective = few_label_objective(seed=unit["seed"], **terms)
-    history = fit(network, objective, batches, lr=unit["lr"], weight_decay=1e-3)
-    refresh_norms(network, images[: common.REFRESHED])
-    last = history[-min(20, len(history)) :]
-    return network, {
-        "labels": unit["labels"],
-        "accuracy": round(accuracy(network, *test), 5),
-        "validation": round(accuracy(network, *validation), 5),
-        **common.geometry(network, *test),
-        **{f"train_{key}": round(sum(step[key] for step in last) / len(last), 5) for key in last[0]},
-    }
+    found = common.learn(network, unit, unit["terms"], known, targets, unit["lr"], data)
+    return network, {"labels": unit["labels"], **found}
 
 
 # ---------------------------------------------------------------- labels spread among neighbours

@@ -58,7 +58,7 @@ serve: book  ## build, then serve the book on this machine (PORT=8000)
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null 2>&1
 
 data: $(VENV)/.book  ## fetch or find the whole FashionMNIST and verify it
-	$(PY) -m sigreg.data
+	$(PY) -m sigreg.lab.data
 
 bench: $(VENV)/.peers  ## time the package beside other implementations
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done

@@ -1,4 +1,4 @@
-r"""Networks trained a second: a plain loop, ``sigreg.training.train_together``, and stacking by hand.
+r"""Networks trained a second: a plain loop, ``sigreg.training.train_stack``, and stacking by hand.
 
 Run ``python benchmarks/ensembles.py``; it uses the best device there is (``SIGREG_DEVICE`` chooses another) and,
 on a CPU, as many threads as ``OMP_NUM_THREADS`` says. All three take the same steps on the same batches: G networks
@@ -22,9 +22,11 @@ import torch.nn.functional as F
 from torch.func import vmap
 
 from sigreg.conditional_bottleneck import pairwise_rate
-from sigreg.device import default_device
-from sigreg.models import LOG_STD_LIMIT, BottleneckClassifier
-from sigreg.training import Minibatches, Together, bottleneck_objective, train_together
+from sigreg.lab.batches import Minibatches
+from sigreg.lab.device import default_device
+from sigreg.lab.models import LOG_STD_LIMIT, BottleneckClassifier
+from sigreg.lab.objectives import bottleneck_objective
+from sigreg.lab.stack import NetworkStack, train_stack
 
 STEPS_OF_A_SWEEP = 5 * (60_000 // 256)
 
@@ -46,11 +48,11 @@ def loop(nets, batches, betas):
 
 
 def together(nets, batches, betas):
-    train_together(nets, bottleneck_objective("pairwise"), batches, betas)
+    train_stack(nets, bottleneck_objective("pairwise"), batches, betas)
 
 
 def by_hand(nets, batches, betas):
-    params = Together(nets).params
+    params = NetworkStack(nets).params
     optimizer = torch.optim.Adam(params.values())
     rate = vmap(pairwise_rate, in_dims=(0, 0, None))
     names = [name[:-7] for name in params if name.startswith("encoder") and name.endswith(".weight")]

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sigreg.data import fashion_mnist_tensors
+from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.rate_distortion import information_bottleneck, rate_and_relevance
 
 BITS = 1 / math.log(2)

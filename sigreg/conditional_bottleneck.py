@@ -22,6 +22,21 @@ import torch.nn.functional as F
 
 from sigreg._validate import require_floating, require_labels
 
+__all__ = [
+    "HeldOutInformation",
+    "bottleneck_loss",
+    "defensive_rate",
+    "gaussian_log_density_matrix",
+    "held_out_information",
+    "minibatch_rate",
+    "minibatch_relevance",
+    "pairwise_rate",
+    "pairwise_rate_bounds",
+    "pointwise_rate",
+    "variational_ceb_rate",
+    "vib_rate",
+]
+
 LOG_2PI = math.log(2 * math.pi)
 
 

@@ -17,6 +17,17 @@ from torch import nn
 from sigreg._kummer import kummer
 from sigreg._validate import require_floating
 
+__all__ = [
+    "SIGReg",
+    "epps_pulley",
+    "epps_pulley_closed_form",
+    "random_directions",
+    "sigreg_collapse_value",
+    "sigreg_null_mean",
+    "slice_free_sigreg",
+    "sliced_sigreg",
+]
+
 # ---------------------------------------------------------------------------------------------------------
 # The formula as it reads
 # ---------------------------------------------------------------------------------------------------------

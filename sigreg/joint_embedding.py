@@ -15,6 +15,20 @@ import torch.nn.functional as F
 
 from sigreg._validate import require_finite, require_floating
 
+__all__ = [
+    "barlow_twins_loss",
+    "byol_loss",
+    "logdet_entropy",
+    "moco_loss",
+    "negative_cosine",
+    "nt_xent_loss",
+    "pairwise_entropy",
+    "simsiam_loss",
+    "vicreg_logdet_loss",
+    "vicreg_loss",
+    "vicreg_pairdist_loss",
+]
+
 _TINY = 1e-8  # the least length that a code is divided by, as in torch.nn.functional.cosine_similarity
 
 # ---------------------------------------------------------------------------------------------------------

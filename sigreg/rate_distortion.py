@@ -21,6 +21,17 @@ import torch
 
 from sigreg._validate import require_distribution, require_finite, require_floating
 
+__all__ = [
+    "InformationCurve",
+    "annealing_tree",
+    "critical_beta",
+    "information_bottleneck",
+    "learnability_beta",
+    "mutual_information",
+    "rate_and_relevance",
+    "squared_information_bottleneck",
+]
+
 TINY = 1e-300  # stands for zero inside logarithms; the solver works in float64
 
 

@@ -14,6 +14,17 @@ import torch
 
 from sigreg._validate import require_distribution, require_finite, require_floating
 
+__all__ = [
+    "entropy_ledger",
+    "flat_dirichlet",
+    "gaussian_to_orthant",
+    "knn_entropy",
+    "label_simplex_information",
+    "orthant_to_gaussian",
+    "orthant_to_simplex",
+    "simplex_to_orthant",
+]
+
 _ROUTES = ("complex", "quantile")
 _EULER = 0.57721566490153286061  # Euler's constant gamma
 

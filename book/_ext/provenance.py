@@ -10,7 +10,7 @@ import re
 import subprocess
 from pathlib import Path
 
-# What sigreg.notebook.start() prints at the head of every chapter.
+# What sigreg.lab.notebook.start() prints at the head of every chapter.
 STARTED = re.compile(r"sigreg \S+ · Python (\S+) · torch (\S+) · device (\S+) · preset (\S+)")
 
 

@@ -49,8 +49,8 @@ CHAPTER = """\
 By Definition 90.1 it is one number.
 
 ```{code-cell}
-from sigreg.data import MEAN
-from sigreg.notebook import glue, say
+from sigreg.lab.data import MEAN
+from sigreg.lab.notebook import glue, say
 
 glue("mean", f"{MEAN:.3f}")
 say(f"The mean is **{MEAN:.3f}**.")
@@ -77,7 +77,7 @@ plt.show()
 A record is read.
 
 ```{code-cell}
-from sigreg.records import load_record
+from sigreg.lab.records import load_record
 
 print(load_record("gate")["units"][0]["result"])
 ```
@@ -166,7 +166,7 @@ def make_book(root):
     shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=unwanted)  # claims refer to them
     write_contents(root, [f"{stem}.ipynb" for stem in [*pairs.stems(root), STEM]])
     (root / "book/home.md").write_text("# Home\n\nSee Definition 90.1.\n", encoding="utf-8")
-    provenance = {"preset": "full", "seeds": 1, "sources": ["sigreg/data.py"], "runs": []}
+    provenance = {"preset": "full", "seeds": 1, "sources": ["sigreg/lab/data.py"], "runs": []}
     provenance["code"] = record_code(provenance["sources"], root)
     record = {"name": "gate", "description": "One number.", "provenance": provenance}
     record["units"] = [{"unit": {"seed": 0}, "result": {"rate": 0.25}}]
@@ -194,9 +194,9 @@ def write_contents(root, names):
 
 def data_problems(root):
     """What the package says when it reads its embedded images."""
-    from sigreg import data
+    from sigreg.lab import data
 
-    with tempfile.TemporaryDirectory() as scratch, patch.object(data, "EMBEDDED", root / "sigreg/_fashion_mnist"):
+    with tempfile.TemporaryDirectory() as scratch, patch.object(data, "EMBEDDED", root / "sigreg/lab/_fashion_mnist"):
         try:
             data.fashion_mnist_tensors(True, whole=False, root=scratch)
         except (ValueError, OSError) as error:
@@ -289,7 +289,7 @@ def drifted_setup(book):
 
 
 def corrupted(book):
-    name = "sigreg/_fashion_mnist/train-images-idx3-ubyte.gz"
+    name = "sigreg/lab/_fashion_mnist/train-images-idx3-ubyte.gz"
     content = bytearray((book.root / name).read_bytes())
     content[len(content) // 2] ^= 1
     book.write(name, bytes(content))
@@ -319,8 +319,8 @@ GATES = [
          lambda book: book.edit(book.text_half, r"MEAN:\.3f", "MEAN:.2f")),
     Gate("a figure drawn otherwise in both halves, and not run", "pairs", "there changed the code",
          lambda book: book.in_both_halves(r"\[0, MEAN\]", "[MEAN, 0]")),
-    Gate("a constant of the package changed", "pairs", "there changed sigreg/data.py",
-         lambda book: book.edit("sigreg/data.py", r"MEAN = 0\.2860", "MEAN = 0.2870")),
+    Gate("a constant of the package changed", "pairs", "there changed sigreg/lab/data.py",
+         lambda book: book.edit("sigreg/lab/data.py", r"MEAN = 0\.2860", "MEAN = 0.2870")),
     Gate("a stored result changed by hand", "pairs", "there changed book/_records/gate.json",
          lambda book: book.edit("book/_records/gate.json", r"0\.25", "0.26")),
     Gate("a figure without alt text", "pairs", "the figure has no alt", no_alt),
@@ -355,7 +355,7 @@ GATES = [
 # What must not be caught, lest people learn not to listen.
 HARMLESS = [
     Gate("a comment in the package", "", "",
-         lambda book: book.edit("sigreg/data.py", r"MEAN = 0\.2860.*", "MEAN = 0.2860  # of all pixels")),
+         lambda book: book.edit("sigreg/lab/data.py", r"MEAN = 0\.2860.*", "MEAN = 0.2860  # of all pixels")),
     Gate("a caption", "", "",
          lambda book: (book.edit(book.text_half, "The line rises.", "One line rises."), book.carry_over())),
     Gate("a record that no chapter reads", "", "",
@@ -512,7 +512,7 @@ def try_nbval(book, folder):
         path.unlink()
     nbformat.write(sound, folder / "constant.ipynb")
     try:
-        book.edit("sigreg/data.py", r"MEAN = 0\.2860", "MEAN = 0.2870")
+        book.edit("sigreg/lab/data.py", r"MEAN = 0\.2860", "MEAN = 0.2870")
         return found | nbval(folder, book.root)
     finally:
         book.restore()

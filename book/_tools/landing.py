@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sigreg.figures import COLORS, to_ternary, use_style
+from sigreg.lab.figures import COLORS, to_ternary, use_style
 from sigreg.transform_chain import flat_dirichlet, orthant_to_gaussian, simplex_to_orthant
 
 STATIC = Path(__file__).resolve().parents[1] / "_static"

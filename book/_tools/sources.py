@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 # By its path, for `import sigreg` would load torch, which this check can do without.
-_spec = importlib.util.spec_from_file_location("code", Path(__file__).resolve().parents[2] / "sigreg/_code.py")
+_spec = importlib.util.spec_from_file_location("code", Path(__file__).resolve().parents[2] / "sigreg/lab/_code.py")
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 code_only = cache(_module.code_only)
@@ -34,8 +34,8 @@ def outputs_from(cells, root):
     words = {node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)}
 
     # Experiments are imported by name while the code runs; a chapter that names one depends on it.
-    named = [path.stem for path in (root / "sigreg/experiments").glob("*.py") if path.stem in words]
-    waiting = [*names_used(text), *(f"sigreg.experiments.{name}" for name in named)]
+    named = [path.stem for path in (root / "sigreg/lab/experiments").glob("*.py") if path.stem in words]
+    waiting = [*names_used(text), *(f"sigreg.lab.experiments.{name}" for name in named)]
     while waiting:
         for module in modules_of(waiting.pop(), root):
             place = module.relative_to(root)
@@ -115,7 +115,7 @@ def record_problems(root):
             if not lacks and record["name"] != path.stem:
                 wrong = f"it is the record of {record['name']}"
         if wrong:
-            here, remedy = path.relative_to(root), f"`python -m sigreg.reproduce run {path.stem} --preset full`"
+            here, remedy = path.relative_to(root), f"`python -m sigreg.lab.reproduce run {path.stem} --preset full`"
             yield f"{here}: the record cannot be used ({wrong}): restore it, or {remedy}"
 
 
@@ -129,7 +129,7 @@ def record_notes(root):
 
 
 def record_code(sources, root):
-    """Return the hash that `sigreg.records` gives the code in these files; None if one of them is gone."""
+    """Return the hash that `sigreg.lab.records` gives the code in these files; None if one of them is gone."""
     found = hashlib.sha256()
     for name in sources:
         if not (root / name).is_file():

@@ -48,9 +48,9 @@ import importlib.util
 if importlib.util.find_spec("sigreg") is None:
     %pip install --quiet --no-deps "git+{url}@{branch}"
 
-import sigreg.notebook
+import sigreg.lab.notebook
 
-sigreg.notebook.start()"""
+sigreg.lab.notebook.start()"""
 
 HEAD_LINE = "*Chapter {number} of [{title}]({book}) · [open in Colab]({colab}/notebooks/{stem}.ipynb)*"
 

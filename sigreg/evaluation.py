@@ -1,0 +1,248 @@
+r"""What features are worth: a linear probe, neighbours, the directions in use. Nothing here is random."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from sigreg._validate import require_finite, require_floating, require_labels
+
+__all__ = ["effective_rank", "features", "knn_accuracy", "linear_probe"]
+
+
+@torch.no_grad()
+def features(encoder, images, batch_size=1000):
+    """The outputs of a module in evaluation mode for many images, a batch at a time, without gradients.
+
+    Args:
+        encoder: a module, (B, ...) to (B, F).
+        images: (N, ...).
+        batch_size: images at a time; the result does not depend on it.
+
+    Returns:
+        Tensor (N, F).
+
+    Raises:
+        TypeError: ``images`` is not a floating tensor.
+
+    Derived in:
+        Nothing to derive.
+
+    Example:
+        >>> features(torch.nn.Flatten(), torch.zeros(5, 1, 2, 2), batch_size=2).shape
+        torch.Size([5, 4])
+    """
+    require_floating("images", images, (2, 3, 4), "(N, ...)")
+    training = encoder.training
+    encoder.eval()
+    found = torch.cat([encoder(part) for part in images.split(batch_size)])
+    encoder.train(training)
+    return found
+
+
+@torch.no_grad()
+def accuracy(network, images, labels, batch_size=1000):
+    """Share of images whose class the decoder gets right from the mean of the code, in evaluation mode.
+
+    Args:
+        network: a :class:`CodeClassifier`.
+        images: (N, 1, H, W).
+        labels: (N,).
+        batch_size: images at a time; the result does not depend on it.
+
+    Returns:
+        A float in [0, 1].
+
+    Raises:
+        TypeError, ValueError: wrong types or shapes.
+
+    Derived in:
+        Nothing to derive.
+
+    Example:
+        >>> from sigreg.lab.models import ConvEncoder
+        >>> network = CodeClassifier(ConvEncoder((4,), (4,)), latent_dim=4, num_classes=1)
+        >>> accuracy(network, torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.long))
+        1.0
+    """
+    require_floating("images", images, 4, "(N, 1, H, W)")
+    require_labels("labels", labels, len(images))
+    training = network.training
+    network.eval()
+    right = 0
+    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        right += int((network(x).logits.argmax(1) == y).sum())
+    network.train(training)
+    return right / len(images)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What :func:`linear_probe` found."""
+
+    accuracy: float  # on the test set
+    train_accuracy: float
+    weight: torch.Tensor  # (F, C), for standardised features
+    bias: torch.Tensor  # (C,)
+    gradient: float  # largest entry of the objective's gradient where the search ended
+    evaluations: int  # of the objective
+
+
+def linear_probe(train_x, train_y, test_x, test_y, *, ridge=1e-3, max_iter=200):
+    r"""Multinomial logistic regression on standardised features, by full-batch L-BFGS from zero.
+
+    .. math:: \min_{A, c}\; -\frac1N \sum_n \log \mathrm{softmax}(A^\top \tilde x_n + c)_{y_n} + \frac\rho2 |A|^2,
+        \qquad \tilde x = (x - \text{mean}) / \text{std}
+
+    Means and standard deviations are those of the training set; a feature that never changes is left out of the
+    division. There is no randomness.
+
+    Args:
+        train_x, test_x: (N, F), (N', F) features.
+        train_y, test_y: (N,), (N',) integer labels.
+        ridge: :math:`\rho`, on the weights and not on the biases.
+        max_iter: of L-BFGS.
+
+    Returns:
+        :class:`Probe`.
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit, a feature is not finite, or ``ridge`` is negative.
+
+    Reference:
+        Liu and Nocedal (1989), for L-BFGS.
+
+    Derived in:
+        Nothing to derive; Chapter 4, Proposition 4.16, says what a ridge asks of features.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> linear_probe(x, torch.tensor([0, 0, 1, 1]), x, torch.tensor([0, 0, 1, 1])).accuracy
+        1.0
+    """
+    for name, x in (("train_x", train_x), ("test_x", test_x)):
+        require_finite(name, require_floating(name, x, 2, "(N, F)"))
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(f"train_x and test_x must have equal F, got {train_x.shape[1]} and {test_x.shape[1]}")
+    if not ridge >= 0:
+        raise ValueError(f"ridge must be 0 or more, got {ridge}")
+    classes = int(require_labels("train_y", train_y, len(train_x)).max()) + 1
+    require_labels("test_y", test_y, len(test_x))
+    mean, std = train_x.mean(0), train_x.std(0, correction=0)
+    std = torch.where(std > 1e-6 * std.max().clamp_min(1e-12), std, 1.0)
+    x = (train_x - mean) / std
+    weight = x.new_zeros(x.shape[1], classes, requires_grad=True)
+    bias = x.new_zeros(classes, requires_grad=True)
+    search = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=max_iter,
+        max_eval=2 * max_iter,
+        tolerance_grad=1e-6,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+    calls = 0
+
+    def objective():
+        nonlocal calls
+        calls += 1
+        search.zero_grad()
+        value = F.cross_entropy(x @ weight + bias, train_y) + 0.5 * ridge * weight.square().sum()
+        value.backward()
+        return value
+
+    search.step(objective)
+    objective()
+    gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+    with torch.no_grad():
+        train_accuracy = ((x @ weight + bias).argmax(1) == train_y).double().mean().item()
+        guess = ((test_x - mean) / std @ weight + bias).argmax(1)
+        accuracy = (guess == test_y).double().mean().item()
+    return Probe(accuracy, train_accuracy, weight.detach(), bias.detach(), gradient, calls)
+
+
+@torch.no_grad()
+def knn_accuracy(train_x, train_y, test_x, test_y, k=20, batch_size=500):
+    r"""Share of test images whose label is that of most of their k nearest training images, by cosine.
+
+    .. math:: \hat y(x) = \arg\max_c \#\{n \in \mathrm{N}_k(x) : y_n = c\}, \qquad
+        \mathrm{N}_k \text{ by the largest } \frac{x \cdot x_n}{|x| |x_n|}
+
+    A tie goes to the smaller label.
+
+    Args:
+        train_x, test_x: (N, F), (N', F).
+        train_y, test_y: (N,), (N',) integer labels.
+        k: neighbours, at most N.
+        batch_size: test images at a time; the result does not depend on it.
+
+    Returns:
+        A float in [0, 1].
+
+    Raises:
+        TypeError, ValueError: shapes or types do not fit, or ``k`` is not in 1..N.
+
+    Reference:
+        The usual check of frozen features, Wu et al. (2018), arXiv 1805.01978, there with weighted votes.
+
+    Derived in:
+        Nothing to derive.
+
+    Example:
+        >>> x = torch.eye(3).repeat(4, 1)
+        >>> knn_accuracy(x, torch.arange(12) % 3, x[:3], torch.arange(3), k=4)
+        1.0
+    """
+    for name, x in (("train_x", train_x), ("test_x", test_x)):
+        require_floating(name, x, 2, "(N, F)")
+    classes = int(require_labels("train_y", train_y, len(train_x)).max()) + 1
+    require_labels("test_y", test_y, len(test_x))
+    if not 1 <= k <= len(train_x):
+        raise ValueError(f"k must lie in 1..{len(train_x)}, the number of training images, got {k}")
+    reference = F.normalize(train_x, dim=1)
+    right = 0
+    for x, y in zip(test_x.split(batch_size), test_y.split(batch_size), strict=True):
+        near = (F.normalize(x, dim=1) @ reference.T).topk(k, 1).indices
+        votes = F.one_hot(train_y[near], classes).sum(1)
+        right += int((votes.argmax(1) == y).sum())
+    return right / len(test_x)
+
+
+@torch.no_grad()
+def effective_rank(z):
+    r"""How many directions the codes really use: the exponential of the entropy of their singular values.
+
+    .. math:: \exp\Bigl(-\sum_d p_d \log p_d\Bigr), \qquad p_d = \frac{s_d}{\sum_e s_e}
+
+    with s the singular values of the centred codes. It is D for equal ones, 1 if all codes lie on a line, and 0 here
+    if all codes are one point.
+
+    Args:
+        z: (N, D).
+
+    Returns:
+        A float in [0, D].
+
+    Raises:
+        TypeError, ValueError: ``z`` is not a finite floating tensor (N, D).
+
+    Reference:
+        Roy and Vetterli (2007), "The effective rank"; as a check of features, Garrido et al. (2023), arXiv 2210.02885.
+
+    Derived in:
+        Nothing to derive.
+
+    Example:
+        >>> round(effective_rank(torch.cat([torch.eye(4), -torch.eye(4)])), 3)
+        4.0
+    """
+    require_finite("z", require_floating("z", z, 2, "(N, D)"))
+    z = z.cpu().double()
+    size = z.abs().max()
+    z = z - z.mean(0)
+    s = torch.linalg.eigvalsh(z.T @ z).clamp_min(0).sqrt()
+    if s.max() <= 1e-12 * len(z) ** 0.5 * size:
+        return 0.0
+    p = s / s.sum()
+    return torch.exp(-torch.special.xlogy(p, p).sum()).item()

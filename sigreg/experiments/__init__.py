@@ -1,1 +1,0 @@
-"""The book's experiments, one module each; :mod:`sigreg.reproduce` says how to write one."""

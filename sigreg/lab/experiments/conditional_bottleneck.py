@@ -1,0 +1,277 @@
+r"""VIB, variational CEB and minibatch CEB on FashionMNIST: what they keep, what it buys, at equal budget.
+
+One network for all (:class:`sigreg.lab.models.BottleneckClassifier`), one grid of beta, and for one seed the same
+initial weights, minibatches and encoder noise, so that differences between methods are paired by seed.
+Every network is judged by :func:`sigreg.conditional_bottleneck.held_out_information` on the test images.
+
+Parts: ``sweep``, trained on the true labels; ``random_labels``, trained on shuffled ones. The method ``none`` is the
+sweep at beta = 0.
+
+Derived in: Chapter 3, sections 3.7 to 3.9.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+
+from sigreg.conditional_bottleneck import held_out_information, pointwise_rate
+from sigreg.lab.batches import Minibatches
+from sigreg.lab.data import fashion_mnist_tensors
+from sigreg.lab.models import BottleneckClassifier
+from sigreg.lab.objectives import bottleneck_objective
+from sigreg.lab.stack import train_stack
+
+SEEDS = {"default": 2, "full": 5}
+
+METHODS = ("vib", "variational_ceb", "minibatch", "pairwise")
+BETAS = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+DRAWS = 8  # codes drawn for each test image; predictions are averaged over them
+BINS = 15  # of the reliability diagram
+OUTSIDERS = 2000  # test images, at most, for the test of unfamiliar inputs
+
+
+def units(preset, seeds):
+    """For each seed one unit a method, each a stack of networks, one for each beta."""
+    full = preset == "full"
+    budget = {
+        "whole": full,
+        "hidden": [128, 64],  # 784-512-256 costs five times as much on a CPU
+        "epochs": 4 if full else 10,
+        "batch_size": 256,
+        "lr": 2e-3,
+    }
+    shuffled = {**budget, "whole": False, "images": 1000 if full else 500, "epochs": 100, "batch_size": 250}
+    found = []
+    for seed in seeds:
+        found.append({"part": "sweep", "method": "none", "seed": seed, "betas": [0.0], **budget})
+        for method in METHODS:
+            found.append({"part": "sweep", "method": method, "seed": seed, "betas": list(BETAS), **budget})
+        for method in METHODS if full else ("pairwise",):
+            betas = [0.0, 0.03, 0.3]
+            found.append({"part": "random_labels", "method": method, "seed": seed, "betas": betas, **shuffled})
+    return found
+
+
+def run_unit(unit, device):
+    """Train the stack and judge every network; ``networks`` holds one dictionary for each beta."""
+    images, labels = (t.to(device) for t in fashion_mnist_tensors(True, whole=unit["whole"]))
+    if unit["part"] == "random_labels":
+        generator = torch.Generator().manual_seed(1000 + unit["seed"])
+        images = images[: unit["images"]]
+        labels = labels[: unit["images"]][torch.randperm(unit["images"], generator=generator).to(device)]
+    trained = train_sweep(unit, images, labels)
+    if unit["part"] == "random_labels":
+        judged = [evaluate(trained.network(g), images, labels, unit["seed"]) for g in range(trained.size)]
+    else:
+        test = [t.to(device) for t in fashion_mnist_tensors(False, whole=unit["whole"])]
+        judged = [
+            {
+                **evaluate(trained.network(g), *test, unit["seed"]),
+                **ood_auroc(trained.network(g), test[0], unit["seed"]),
+            }
+            for g in range(trained.size)
+        ]
+    return {"networks": [{"beta": beta, **found} for beta, found in zip(unit["betas"], judged, strict=True)]}
+
+
+def train_sweep(unit, images, labels):
+    """One network for each beta of the unit, from one initialisation: a :class:`sigreg.lab.stack.NetworkStack`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(unit["seed"])
+        network = BottleneckClassifier(hidden=unit["hidden"]).to(images.device)
+    batches = Minibatches(
+        images,
+        labels,
+        batch_size=unit["batch_size"],
+        epochs=unit["epochs"],
+        noise_dim=network.class_mean.shape[1],
+        seed=unit["seed"],
+    )
+    method = "minibatch" if unit["method"] == "none" else unit["method"]  # at beta = 0 all are the same
+    betas = torch.tensor(unit["betas"], device=images.device)
+    # the class Gaussians of variational CEB start at zero and have far to go: without a larger step they lag behind
+    # the encoder, and the method would be judged by its optimiser
+    return train_stack(
+        [network] * len(betas),
+        bottleneck_objective(method),
+        batches,
+        betas,
+        lr=unit["lr"],
+        lr_scale={"class_": 10.0},
+    )
+
+
+@torch.no_grad()
+def evaluate(network, images, labels, seed):
+    """Accuracy, relevance, rates and calibration of one network on the given images, the same way for every method.
+
+    ``accuracy_one`` is that of one code an image, which is what the rate pays for; ``accuracy`` averages the
+    predictions of several codes, and so sees more than one code carries.
+    """
+    mean, log_std, draws, probabilities, cross_entropy = _predict(network, images, labels, seed)
+    rates = held_out_information(draws[0], mean, log_std, labels)
+    confidence, bins = reliability(probabilities, labels)
+    frequency = torch.bincount(labels).double() / len(labels)
+    entropy = -(frequency[frequency > 0] * frequency[frequency > 0].log()).sum().item()
+    accuracy = (probabilities.argmax(1) == labels).double().mean().item()
+    accuracy_one = (network.decoder(draws).argmax(-1) == labels).double().mean().item()
+    return {
+        "accuracy": round(accuracy, 5),
+        "accuracy_one": round(accuracy_one, 5),
+        "relevance": round(entropy - cross_entropy, 5),
+        **{name: round(value, 5) for name, value in vars(rates).items()},
+        "nll": round(F.nll_loss(probabilities.log(), labels).item(), 5),
+        "ece": round(confidence, 5),
+        "bins": bins,
+    }
+
+
+def _predict(network, images, labels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mean, log_std = network.encoder(images)
+    noise = torch.randn(DRAWS, *mean.shape, generator=generator).to(mean.device)
+    draws = mean + log_std.exp() * noise
+    log_q = network.decoder(draws).double().log_softmax(-1)
+    cross_entropy = F.nll_loss(log_q.flatten(0, 1), labels.repeat(DRAWS)).item()
+    return mean, log_std, draws, log_q.exp().mean(0), cross_entropy
+
+
+@torch.no_grad()
+def ood_auroc(network, images, seed):
+    """Area under the ROC curve with which the rate, and the largest class probability, notice foreign images.
+
+    Half of the test images say what is usual; of the other half each is shown as it is and upside down, beside as many
+    images of uniform noise with the same range.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = images.flatten(1)
+    order = torch.randperm(len(images), generator=generator)[: 2 * OUTSIDERS].to(images.device)
+    usual, inside = images[order].chunk(2)
+    reference = network.encoder(usual)
+    low, high = images.min(), images.max()
+    noise = low + (high - low) * torch.rand(inside.shape, generator=generator).to(images.device)
+    outside = {"flip": inside.view(-1, 28, 28).flip(1).flatten(1), "noise": noise}
+
+    def scores(x):
+        mean, log_std = network.encoder(x)
+        w = mean + log_std.exp() * torch.randn(DRAWS, *mean.shape, generator=generator).to(mean.device)
+        rate = torch.stack([pointwise_rate(draw, mean, log_std, *reference) for draw in w]).mean(0)
+        return rate, -network.decoder(w).softmax(-1).mean(0).max(1).values
+
+    known = scores(inside)
+    found = {}
+    for name, x in outside.items():
+        foreign = scores(x)
+        for score, k in (("rate", 0), ("confidence", 1)):
+            found[f"auroc_{name}_{score}"] = round(auroc(known[k], foreign[k]), 5)
+    return found
+
+
+def auroc(usual, foreign):
+    """Probability that a foreign example scores above a usual one, ties counted half.
+
+    >>> auroc(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 2.0]))
+    0.75
+    """
+    values = torch.cat([usual, foreign]).double()
+    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
+    rank = (count.cumsum(0).double() - 0.5 * (count.double() - 1))[place]  # average rank, counted from 1
+    m, n = len(usual), len(foreign)
+    return ((rank[m:].sum() - 0.5 * n * (n + 1)) / (m * n)).item()
+
+
+def reliability(probabilities, labels, bins=BINS):
+    r"""Expected calibration error, and the bins of the reliability diagram.
+
+    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N} |\mathrm{accuracy}_b - \mathrm{confidence}_b|
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+        bins: equal intervals of [0, 1] that the confidences are sorted into.
+
+    Returns:
+        The error, and three lists: ``count``, mean ``confidence`` and ``accuracy`` of each bin (0 where it is empty).
+
+    >>> reliability(torch.tensor([[0.8, 0.2], [0.8, 0.2]]), torch.tensor([0, 1]), bins=2)[0]
+    0.3...
+    """
+    confidence, guess = probabilities.double().max(1)
+    right = (guess == labels).double()
+    place = (confidence * bins).long().clamp_max(bins - 1)
+    count, sure, correct = (
+        torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(0, place, value)
+        for value in (torch.ones_like(right), confidence, right)
+    )
+    error = ((correct - sure).abs().sum() / len(labels)).item()
+    share = count.clamp_min(1)
+    return error, {
+        "count": count.long().tolist(),
+        "confidence": [round(v, 5) for v in (sure / share).tolist()],
+        "accuracy": [round(v, 5) for v in (correct / share).tolist()],
+    }
+
+
+# ---------------------------------------------------------------- reading the results
+
+
+def networks(entries, part="sweep"):
+    """One flat dictionary for each network of a record's ``units``: method, seed, beta and its numbers."""
+    return [
+        {"method": entry["unit"]["method"], "seed": entry["unit"]["seed"], **network}
+        for entry in entries
+        if entry["unit"]["part"] == part
+        for network in entry["result"]["networks"]
+    ]
+
+
+def common_rates(found, methods, points=5):
+    """Conditional rates that every method reaches in every seed, evenly spaced in their logarithm."""
+    low, high = 0.0, math.inf
+    for method, seed in {(n["method"], n["seed"]) for n in found if n["method"] in methods}:
+        rates = [n["conditional_rate"] for n in found if (n["method"], n["seed"]) == (method, seed)]
+        low, high = max(low, min(rates)), min(high, max(rates))
+    if low >= high:
+        raise ValueError(f"methods {methods} have no conditional rate in common: widen the grid of beta")
+    return torch.exp(torch.linspace(math.log(low), math.log(high), points, dtype=torch.float64)).tolist()
+
+
+def at_rate(found, method, seed, quantity, rate):
+    """``quantity`` of a method at one conditional rate: linear between its networks in the logarithm of the rate.
+
+    >>> line = [{"method": "m", "seed": 0, "conditional_rate": r, "accuracy": a} for r, a in ((1.0, 0.5), (4.0, 0.7))]
+    >>> round(at_rate(line, "m", 0, "accuracy", 2.0), 4)
+    0.6
+    """
+    points = sorted(
+        (math.log(n["conditional_rate"]), n[quantity]) for n in found if (n["method"], n["seed"]) == (method, seed)
+    )
+    x = min(max(math.log(rate), points[0][0]), points[-1][0])  # the ends may be off by a rounding
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x0 <= x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    raise ValueError(f"method {method!r}, seed {seed} has no two networks to interpolate between")
+
+
+def advantage(found, method, baseline, quantity, rates):
+    """For each rate the list of paired differences ``method - baseline``, one for each seed."""
+    seeds = sorted({n["seed"] for n in found})
+    return [
+        [at_rate(found, method, seed, quantity, r) - at_rate(found, baseline, seed, quantity, r) for seed in seeds]
+        for r in rates
+    ]
+
+
+def summary(record):
+    """The headline in plain words."""
+    found = networks(record["units"])
+    rates = common_rates(found, METHODS[1:2] + METHODS[-1:])
+    lines = []
+    shown = (("accuracy", 100, "points"), ("accuracy_one", 100, "points"), ("relevance", 1, "nats"))
+    for quantity, scale, unit in shown:
+        gains = [scale * sum(d) / len(d) for d in advantage(found, "pairwise", "variational_ceb", quantity, rates)]
+        listed = ", ".join(f"{g:+.3f} at {r:.2f}" for g, r in zip(gains, rates, strict=True))
+        lines.append(f"repaired minibatch CEB minus variational CEB, {quantity} ({unit}) at equal I(X;W|Y): {listed}")
+    return "\n".join(lines)

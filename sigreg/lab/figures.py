@@ -1,0 +1,323 @@
+r"""The look of the figures, and the few helpers that several chapters draw with."""
+
+import math
+from collections import namedtuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+import torch
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+from matplotlib.transforms import offset_copy
+
+STYLE_FILE = Path(__file__).parent / "sigreg.mplstyle"
+_STYLE = mpl.rc_params_from_file(STYLE_FILE, use_default_template=False)
+
+Colors = namedtuple("Colors", "blue orange green purple sky brown grey")
+COLORS = Colors(*_STYLE["axes.prop_cycle"].by_key()["color"])
+r"""The colour cycle of the style file, in order and by name: ``COLORS[0]`` is ``COLORS.blue``."""
+
+
+def use_style() -> None:
+    """Draw every figure from now on in the book's style.
+
+    >>> use_style()
+    >>> mpl.rcParams["lines.linewidth"]
+    2.0
+    """
+    mpl.style.use(STYLE_FILE)
+
+
+def information_plane(ax, *, entropy_y: float, entropy_x: float | None = None, cap: str = "$I(X;Y)$"):
+    r"""Prepare ``ax`` as an information plane: rate across, relevance up, the feasible region shaded.
+
+    A code W made from X alone cannot say more about Y than it keeps of X, nor more than X itself says:
+
+    .. math:: I(W;Y) \le \min\{I(X;W),\ I(X;Y)\}, \qquad I(X;W) \le H(X).
+
+    The shading goes on where the limits are widened later.
+
+    Args:
+        ax: matplotlib axes.
+        entropy_y: what :math:`I(W;Y)` cannot exceed, in nats: :math:`I(X;Y)`, or H(Y) where X determines Y.
+        entropy_x: H(X) in nats, the largest rate; ``None`` leaves the region open to the right.
+        cap: how the upper bound is labelled.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ValueError: an entropy is not a finite positive number, or ``entropy_y`` exceeds ``entropy_x``.
+
+    Reference: Tishby, Pereira and Bialek (1999), arXiv physics/0004057.
+
+    Derived in: Chapter 1.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> information_plane(ax, entropy_y=0.6).get_xlabel()
+    'rate $I(X;W)$ [nats]'
+    >>> plt.close(figure)
+    """
+    top = _positive("entropy_y", entropy_y)
+    right = None if entropy_x is None else _positive("entropy_x", entropy_x)
+    if right is not None and right < top:
+        raise ValueError(f"entropy_y must be at most entropy_x, as I(X;Y) <= H(X); got {top:.4g} > {right:.4g}")
+    far = 1e3 * top if right is None else right
+    # add_artist, unlike add_patch and plot, leaves the data limits alone
+    ax.add_artist(Polygon([(0, 0), (top, top), (far, top), (far, 0)], facecolor="#EFF4F9", zorder=0))
+    border = [(0, 0), (top, top), (far, top)] + ([] if right is None else [(far, 0)])
+    ax.add_artist(Line2D(*zip(*border, strict=True), color="#8899AA", linewidth=1, zorder=1))
+    note = dict(color="#5B6B7B", fontsize="small", va="bottom")
+    ax.text(top, top, cap, transform=offset_copy(ax.transData, ax.figure, 3, 2, "points"), **note)
+    if right is not None:
+        inside = offset_copy(ax.transData, ax.figure, -4, 4, "points")
+        ax.text(right, 0, "$H(X)$", ha="right", transform=inside, **note)
+    diagonal = dict(ha="center", rotation=45, rotation_mode="anchor", transform_rotates_text=True)
+    above = offset_copy(ax.transData, ax.figure, -1.5, 1.5, "points")
+    ax.text(top / 2, top / 2, "$I(W;Y)=I(X;W)$", transform=above, **diagonal, **note)
+    ax.set_xlim(0, 2.4 * top if right is None else 1.04 * right)
+    ax.set_ylim(0, 1.13 * top)
+    ax.set_xlabel("rate $I(X;W)$ [nats]")
+    ax.set_ylabel("relevance $I(W;Y)$ [nats]")
+    return ax
+
+
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(3) / 2]])
+
+
+def to_ternary(p) -> np.ndarray:
+    r"""Where distributions over three outcomes lie in the plane of the simplex.
+
+    .. math:: p \mapsto p_1 (0, 0) + p_2 (1, 0) + p_3 (1/2, \sqrt 3 / 2)
+
+    Args:
+        p: distributions, tensor or array, shape ``(..., 3)``.
+
+    Returns:
+        Array of shape ``(..., 2)``, float64.
+
+    Raises:
+        ValueError: not three columns, NaN, a negative entry, or rows that do not sum to one.
+
+    Derived in: Chapter 1.
+
+    >>> to_ternary([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.5, 0.0]]
+    """
+    if isinstance(p, torch.Tensor):
+        p = p.detach().cpu().numpy()
+    p = np.asarray(p, dtype=np.float64)
+    if p.ndim == 0 or p.shape[-1] != 3:
+        raise ValueError(f"p must have shape (..., 3), got {p.shape}")
+    if not np.isfinite(p).all() or (p < 0).any() or (abs(p.sum(-1) - 1) > 1e-4).any():
+        raise ValueError("p must hold distributions: finite, non-negative, summing to 1 along the last axis")
+    return p @ _CORNERS
+
+
+def ternary_axes(ax, labels: Sequence[str]):
+    """Prepare ``ax`` as the triangle of all distributions over three outcomes; ``to_ternary`` places the points.
+
+    Args:
+        ax: matplotlib axes.
+        labels: names of the three outcomes, for the corners: left, right, top.
+
+    Returns:
+        ``ax``.
+
+    Raises:
+        ValueError: not three labels.
+
+    Derived in: Chapter 1.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> _ = ternary_axes(ax, ["shirt", "coat", "bag"])
+    >>> _ = ax.scatter(*to_ternary([0.2, 0.3, 0.5]))
+    >>> plt.close(figure)
+    """
+    labels = list(labels)
+    if len(labels) != 3:
+        raise ValueError(f"labels must be three names, one a corner, got {len(labels)}")
+    ax.set_aspect("equal")
+    ax.axis("off")
+    for k in range(3):
+        for level in (0.25, 0.5, 0.75):
+            ends = np.zeros((2, 3))
+            ends[:, k] = level
+            ends[0, (k + 1) % 3] = ends[1, (k + 2) % 3] = 1 - level
+            ax.plot(*to_ternary(ends).T, color="#E2E2E2", linewidth=0.8, zorder=0)
+    ax.add_patch(Polygon(_CORNERS, fill=False, edgecolor="#777777", linewidth=1.2, zorder=1))
+    for corner, label, align in zip(_CORNERS, labels, ("right", "left", "center"), strict=True):
+        down = corner[1] == 0
+        ax.annotate(
+            label,
+            corner,
+            xytext=(0, -6 if down else 6),
+            textcoords="offset points",
+            ha=align if not down else "center",
+            va="top" if down else "bottom",
+        )
+    ax.set_xlim(-0.06, 1.06)
+    ax.set_ylim(-0.1, 0.96)
+    return ax
+
+
+def label_line(ax, line, text: str | None = None, *, x: float | None = None, offset=(6, 0), **kwargs):
+    """Write a line's name beside it, in its colour, in place of a legend.
+
+    Args:
+        ax: matplotlib axes.
+        line: a ``Line2D``.
+        text: the name; ``None`` takes the line's label.
+        x: where along the line, in data units; ``None`` means its right end.
+        offset: shift of the text, in points.
+        **kwargs: passed on to ``ax.annotate``.
+
+    Returns:
+        The annotation.
+
+    Raises:
+        ValueError: the line has no finite point, or ``x`` lies outside it.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> line, = ax.plot([0, 1], [0, 2], label="twice")
+    >>> label_line(ax, line).get_text()
+    'twice'
+    >>> plt.close(figure)
+    """
+    points = _points(line)
+    if x is None:
+        x, y = points[-1]
+    elif points[0, 0] <= x <= points[-1, 0]:
+        y = np.interp(x, *points.T)
+    else:
+        raise ValueError(f"x must lie on the line, in [{points[0, 0]:.4g}, {points[-1, 0]:.4g}], got {x}")
+    style = dict(color=line.get_color(), va="center", ha="left", annotation_clip=False) | kwargs
+    text = line.get_label() if text is None else text
+    return ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", **style)
+
+
+def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **kwargs) -> list:
+    """Name several lines at their right ends, the names moved apart where they would overlap.
+
+    Call it last: it reads the limits of the axes. The names keep the order of the lines' ends, stay within the height
+    of the axes, and move as little as they can (least squares under a least distance).
+
+    Args:
+        ax: matplotlib axes.
+        lines: the lines; ``None`` takes all of the axes' lines that have a label.
+        spacing: least distance of two names, in font sizes.
+        **kwargs: passed on to ``ax.annotate``.
+
+    Returns:
+        The annotations, in the order of ``lines``.
+
+    Raises:
+        ValueError: there is no line to label, or one has no finite point.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> _ = ax.plot([0, 1], [0, 1], label="a"), ax.plot([0, 1], [0, 1.01], label="b")
+    >>> [note.get_text() for note in label_lines(ax)]
+    ['a', 'b']
+    >>> plt.close(figure)
+    """
+    if lines is None:
+        lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    if not lines:
+        raise ValueError("lines is empty: give the lines labels, ax.plot(..., label=...)")
+    ax.figure.draw_without_rendering()  # settles the layout, and with it the heights
+    to_points = 72 / ax.figure.dpi
+    heights = np.array([ax.transData.transform(_points(line)[-1])[1] * to_points for line in lines])
+    order = np.argsort(heights, kind="stable")
+    size = kwargs.get("fontsize", mpl.rcParams["font.size"])
+    least = spacing * FontProperties(size=size).get_size_in_points()
+    ranks = np.arange(len(lines)) * least
+    blocks = []  # pool adjacent violators: (mean, count) of heights less ranks, made non-decreasing
+    for value in heights[order] - ranks:
+        blocks.append((value, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (left, m), (right, n) = blocks[-2:]
+            blocks[-2:] = [((m * left + n * right) / (m + n), m + n)]
+    pooled = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+    bottom, top = ax.bbox.y0 * to_points + least / 2, ax.bbox.y1 * to_points - least / 2
+    placed = np.empty(len(lines))
+    placed[order] = np.clip(pooled, bottom, max(bottom, top - ranks[-1])) + ranks
+    shifts = placed - heights
+    return [label_line(ax, line, offset=(6, shift), **kwargs) for line, shift in zip(lines, shifts, strict=True)]
+
+
+def _points(line) -> np.ndarray:
+    """The finite points of a line, from left to right, shape (n, 2)."""
+    points = np.column_stack([np.asarray(values, dtype=np.float64) for values in line.get_data()])
+    points = points[np.isfinite(points).all(1)]
+    if len(points) == 0:
+        raise ValueError(f"line {line.get_label()!r} has no finite point to be labelled at")
+    return points[np.argsort(points[:, 0], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the two ends of its confidence interval; each of the shape of one repetition."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def interval(values, level: float = 0.95) -> Interval:
+    r"""The mean over repetitions (seeds) with Student's confidence interval.
+
+    .. math:: \bar v \pm t_{(1 + \mathrm{level})/2,\,n-1} \; s / \sqrt n
+
+    with :math:`s` the sample standard deviation of the n repetitions.
+
+    Args:
+        values: tensor or array, shape ``(n, ...)``: one row a seed.
+        level: the probability that the interval covers the mean, if the repetitions are normal.
+
+    Returns:
+        :class:`Interval` with arrays of shape ``(...)``.
+
+    Raises:
+        ValueError: fewer than two repetitions, NaN, or a level outside (0, 1).
+
+    Reference: Student (1908), "The probable error of a mean".
+
+    >>> found = interval([1.0, 2.0, 3.0])
+    >>> print(f"{found.mean:.3f} in [{found.low:.3f}, {found.high:.3f}]")
+    2.000 in [-0.484, 4.484]
+    """
+    from scipy import stats
+
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim == 0 or len(values) < 2:
+        raise ValueError(f"values must hold two or more repetitions along its first axis, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values holds NaN or infinite entries: leave out the runs that failed, and say so")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    n = len(values)
+    mean = values.mean(0)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half)
+
+
+# Styles and script are bound to a class and to data-player, never to an id: a player may be shown twice on a page.
+# :where() keeps the styles weaker than those of the page around it. A canvas puts the changes on the first frame.
+
+
+def _positive(name: str, value) -> float:
+    value = float(value)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite positive number of nats, got {value}")
+    return value

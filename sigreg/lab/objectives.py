@@ -1,0 +1,227 @@
+r"""The losses of Chapters 3, 5 and 6 as the training loops want them: functions of a network and a batch."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, pairwise_rate, variational_ceb_rate, vib_rate
+from sigreg.gaussian_regularization import random_directions, sliced_sigreg
+from sigreg.lab.models import network_dim
+from sigreg.self_supervised import lejepa_loss, view_prediction_rate
+from sigreg.semi_supervised import class_sigreg, consistency_loss
+
+RATES = {
+    "vib": lambda code, labels, network: vib_rate(code.mean, code.log_std),
+    "variational_ceb": lambda code, labels, network: variational_ceb_rate(
+        code.mean, code.log_std, labels, network["class_mean"], network["class_log_std"]
+    ),
+    "minibatch": lambda code, labels, network: minibatch_rate(code.w, code.mean, code.log_std, labels),
+    "leave_one_out": lambda code, labels, network: minibatch_rate(
+        code.w, code.mean, code.log_std, labels, include_self=False
+    ),
+    "defensive": lambda code, labels, network: defensive_rate(code.w, code.mean, code.log_std, labels),
+    "pairwise": lambda code, labels, network: pairwise_rate(code.mean, code.log_std, labels),
+}
+
+
+def bottleneck_objective(method):
+    r"""The loss of Chapter 3 for one way of estimating the rate, as :func:`train_stack` wants it.
+
+    .. math:: \frac1B \sum_i -\log q(y_i|w_i) + \beta \hat I(X;W|Y),
+        \qquad \text{for VIB with } \frac{\beta}{1+\beta} \hat I(X;W) \text{ as the last term}
+
+    All methods aim at the same objective for the same beta: VIB's rate is the unconditional one, so its weight
+    is translated by the dictionary of Chapter 3.
+
+    Args:
+        method: ``"vib"``, ``"variational_ceb"``, ``"minibatch"`` (own sample included), ``"leave_one_out"``,
+            ``"defensive"`` or ``"pairwise"``.
+
+    Returns:
+        A function of ``(forward, params, (images, labels, noise), beta)``.
+
+    Raises:
+        ValueError: no such method.
+
+    Reference:
+        Fischer (2020), arXiv 2002.05379, and Alemi et al. (2017), arXiv 1612.00410, for the two variational losses.
+
+    Derived in:
+        Chapter 3, Propositions 3.2 and 3.4.
+
+    Example:
+        >>> bottleneck_objective("mine")
+        Traceback (most recent call last):
+        ...
+        ValueError: method must be one of vib, ..., pairwise, got 'mine'
+    """
+    if method not in RATES:
+        raise ValueError(f"method must be one of {', '.join(RATES)}, got {method!r}")
+
+    def loss(forward, params, batch, beta):
+        images, labels, noise = batch
+        code = forward(images, noise)
+        weight = beta / (1 + beta) if method == "vib" else beta
+        return F.cross_entropy(code.logits, labels) + weight * RATES[method](code, labels, params)
+
+    return loss
+
+
+def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
+    """The loss above as :func:`sigreg.lab.fit.fit` wants it, for :class:`ViewNetwork` and :class:`ViewBatches`.
+
+    Slices and noise of a step are drawn from a generator seeded by ``seed`` and the step's number. So a run that is
+    stopped and resumed, or split among processes, sees the same ones.
+
+    Args:
+        weight, sigma, num_slices, noise: as in :func:`lejepa_loss`.
+        seed: of slices and noise.
+
+    Returns:
+        Function of ``(network, batch)``, a dictionary of scalars.
+
+    Raises:
+        As :func:`lejepa_loss`, when it is called.
+
+    Derived in:
+        Chapter 6, Proposition 6.3.
+
+    Example:
+        >>> from sigreg.lab.fit import fit
+        >>> from sigreg.lab.models import ConvEncoder
+        >>> images = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        >>> batches = ViewBatches(images, batch_size=32, epochs=2)
+        >>> network = ViewNetwork(ConvEncoder((4,), (4,)), hidden=(16,), latent_dim=4)
+        >>> history = fit(network, lejepa_objective(weight=1.0), batches)
+        >>> len(history), sorted(history[0])
+        (4, ['loss', 'rate', 'sigreg'])
+    """
+
+    def loss(network, batch):
+        *views, _, step = batch
+        generator = step_generator(seed, step)
+        z = network(*views)
+        return lejepa_loss(z, generator, weight=weight, sigma=sigma, num_slices=num_slices, noise=noise)
+
+    return loss
+
+
+def semi_supervised_objective(
+    *,
+    sigma=0.3,
+    labelled=1.0,
+    rate=0.0,
+    sigreg=0.0,
+    views=0.0,
+    consistency=0.0,
+    scored="all",
+    class_scale=None,
+    threshold=0.9,
+    num_slices=64,
+    seed=0,
+):
+    r"""The loss of Chapter 5 as :func:`sigreg.lab.fit.fit` wants it, for :class:`CodeClassifier`.
+
+    .. math:: \mathcal L = a\,\bigl[-\log q(y|w)\bigr]_{\text{labelled}} + \beta\, \hat I(X;W|Y)_{\text{labelled}}
+        + \lambda\, \mathrm{SIGReg}(w)_{\text{all}}
+        + \alpha\, \Bigl[\frac{|\mu - \mu'|^2}{2\sigma^2}\Bigr]_{\text{views}} + \kappa\, [\text{consistency}]
+
+    Noise and slices of a step come from a generator seeded by ``seed`` and the step's number.
+
+    Args:
+        sigma: standard deviation of the code's noise.
+        labelled: a, weight of the cross-entropy, which stands for the relevance.
+        rate: :math:`\beta`, weight of the labelled conditional rate from minibatch marginals.
+        sigreg: :math:`\lambda`, weight of SIGReg.
+        views: :math:`\alpha`, weight of the rate between a weak and a strong view of unlabelled images.
+        consistency: :math:`\kappa`, weight of :func:`consistency_loss`; no part of the bottleneck, a baseline.
+        scored: whose codes SIGReg sees: ``"all"``, ``"labelled"`` or ``"unlabelled"``. Weak views (with the labelled
+            ones) and strong views are scored apart, and averaged.
+        class_scale: None for one Gaussian, or the s of :func:`class_sigreg` for one Gaussian a class.
+        threshold: of the consistency loss.
+        num_slices: M.
+        seed: of noise and slices.
+
+    Returns:
+        Function of ``(network, batch)``, a dictionary of scalars: ``"loss"`` and the terms in use.
+
+    Raises:
+        ValueError: ``sigma`` is not positive, a weight is negative, ``scored`` is unknown; or a term needs unlabelled
+            images and the batch has none.
+
+    Reference:
+        Domb (2026), arXiv 2604.27743, for the decomposition and for SIGReg as the regularizer of this setting; the
+        form is ours.
+
+    Derived in:
+        Chapter 5, section 5.4.
+
+    Example:
+        >>> from sigreg.lab.fit import fit
+        >>> from sigreg.lab.models import ConvEncoder
+        >>> images = torch.randn(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        >>> batches = FewLabelBatches(
+        ...     images, torch.arange(60) % 3, torch.arange(9), labelled_batch=6, unlabelled_batch=8, steps=2
+        ... )
+        >>> network = CodeClassifier(ConvEncoder((4,), (4,)), latent_dim=4, num_classes=3)
+        >>> history = fit(network, semi_supervised_objective(sigreg=0.1, views=0.1), batches)
+        >>> sorted(history[0])
+        ['cross_entropy', 'loss', 'sigreg', 'views']
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    weights = {"labelled": labelled, "rate": rate, "sigreg": sigreg, "views": views, "consistency": consistency}
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(f"{name} must be 0 or more, got {weight}")
+    if scored not in ("all", "labelled", "unlabelled"):
+        raise ValueError(f"scored must be 'all', 'labelled' or 'unlabelled', got {scored!r}")
+
+    def loss(network, batch):
+        view, labels, weak, strong, step = batch
+        known, pairs = len(view), len(weak)
+        if not pairs and (views or consistency or (sigreg and scored != "labelled")):
+            raise ValueError("views, consistency and SIGReg on unlabelled codes need unlabelled images in the batch")
+        generator = step_generator(seed, step)
+        images = torch.cat([view, weak, strong])
+        noise = sigma * torch.randn(len(images), network_dim(network), generator=generator)
+        code = network(images, noise.to(images))
+        parts = code.w.split([known, pairs, pairs])
+        logits = code.logits.split([known, pairs, pairs])
+        means = code.mean.split([known, pairs, pairs])
+        found = {"cross_entropy": F.cross_entropy(logits[0], labels)}
+        total = labelled * found["cross_entropy"]
+        if rate:
+            found["rate"] = pairwise_rate(means[0], torch.full_like(means[0], math.log(sigma)), labels)
+            total = total + rate * found["rate"]
+        if sigreg:
+            sets = {"all": [[0, 1], [2]], "labelled": [[0]], "unlabelled": [[1], [2]]}[scored]
+            directions = random_directions(
+                num_slices, code.w.shape[1], generator=generator, device=code.w.device, dtype=code.w.dtype
+            )
+            beliefs = [F.one_hot(labels, code.logits.shape[1]).to(code.w), *(part.softmax(1) for part in logits[1:])]
+            values = []
+            for members in sets:
+                w = torch.cat([parts[k] for k in members])
+                if class_scale is None:
+                    values.append(sliced_sigreg(w, directions))
+                else:
+                    belief = torch.cat([beliefs[k] for k in members])
+                    values.append(class_sigreg(w, belief, class_scale, directions, generator))
+            found["sigreg"] = torch.stack(values).mean()
+            total = total + sigreg * found["sigreg"]
+        if views:
+            found["views"] = view_prediction_rate(torch.stack(means[1:]), sigma)
+            total = total + views * found["views"]
+        if consistency:
+            found["consistency"] = consistency_loss(logits[1], logits[2], threshold)
+            total = total + consistency * found["consistency"]
+        return {"loss": total, **found}
+
+    return loss
+
+
+def step_generator(seed, step):
+    """The generator of one step's noise and slices: a run that is stopped and resumed, or split, draws them again."""
+    return torch.Generator().manual_seed(1_000_003 * seed + int(step[0]))

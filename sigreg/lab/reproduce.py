@@ -1,0 +1,543 @@
+r"""Run the book's experiments and keep their numbers: ``python -m sigreg.lab.reproduce list | run | verify | status``.
+
+How to add an experiment: put one module into ``sigreg/lab/experiments/`` with
+
+a docstring
+    Its first line says what is measured; ``list`` shows it.
+``SEEDS = {"default": 1, "full": 5}``
+    How many seeds each preset uses unless ``--seeds`` says otherwise.
+``units(preset, seeds)``
+    A list of JSON-able dictionaries, one for each piece of work (say, a cell of the grid and a seed).
+    ``preset`` is ``"default"`` (small enough to run live in a chapter) or ``"full"``; ``seeds`` is a range.
+    A unit is what a killed run loses at most, and what ``--shard`` deals out: let it take seconds to a few
+    minutes. It must name *all* that its numbers depend on (sizes, budget, seed), for ``run_unit`` is told
+    nothing else.
+``run_unit(unit, device)``
+    Does the work and returns a dictionary of finite numbers, strings and lists of them (None where there is
+    no number). All randomness comes from generators seeded from ``unit``.
+``summary(record)``
+    What the numbers say, in plain language; printed when the run is complete.
+
+That is all: the file is found by its name, and this module does the rest. ``run path/to/mine.py`` runs an
+experiment that lies elsewhere. Under ``torchrun`` every process calls ``run_unit`` inside the process group,
+and process 0 alone writes.
+
+How nothing is lost or mixed: each unit is appended to ``NAME.partial`` (``NAME.2of3.partial`` for the second
+of three shards) the moment it is done, under a header with a hash of the experiment's code: its own file and
+all it imports from this package, without comments and docstrings. A new run goes on where these files end.
+When all units are there, they become ``NAME.json`` and the partial files go. Anything made by other code,
+with another preset or on another kind of device is refused, with a message that says what to do. Shards that
+ran on several machines are joined by copying their partial files into one folder and running once more there.
+
+``verify NAME --units 3`` runs a few units of a stored record again and compares the numbers: a cheap answer to "do
+I get what the book shows?" and, after a refactoring, to "does today's code still make this record?". If they agree,
+the record keeps a note of it.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+import sigreg.lab.experiments
+from sigreg.lab import records
+from sigreg.lab.device import default_device
+
+PRESETS = ("default", "full")
+
+
+class Refused(RuntimeError):
+    """What lies in the output folder was made otherwise than the run that was asked for."""
+
+
+# ---------------------------------------------------------------- experiments
+
+
+def experiment_names() -> list[str]:
+    """The experiments of the book, sorted.
+
+    >>> "power" in experiment_names()
+    True
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(sigreg.lab.experiments.__path__))
+
+
+def load_experiment(name: str) -> ModuleType:
+    """The module of an experiment, by its name or by the path of a Python file.
+
+    >>> load_experiment("no_such_experiment")
+    Traceback (most recent call last):
+    ...
+    ValueError: no experiment 'no_such_experiment': choose from ...
+    """
+    if name.endswith(".py"):
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise ValueError(f"no file {name}: give the path of an experiment's module, or one of its names")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    elif name in experiment_names():
+        module = importlib.import_module(f"sigreg.lab.experiments.{name}")
+    else:
+        raise ValueError(f"no experiment {name!r}: choose from {', '.join(experiment_names())}, or give a .py file")
+    lacking = [part for part in ("SEEDS", "units", "run_unit", "summary") if not hasattr(module, part)]
+    if lacking or not module.__doc__:
+        raise ValueError(
+            f"experiment {name!r} lacks {', '.join(lacking) or 'a docstring'}: see help(sigreg.lab.reproduce)"
+        )
+    return module
+
+
+def plan(experiment: ModuleType, preset: str, seeds: int | None = None) -> tuple[list[dict], int]:
+    """The units of a run, in order, and the number of seeds."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
+    count = experiment.SEEDS[preset] if seeds is None else seeds
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"seeds must be an integer of at least 1, got {seeds!r}")
+    units = json.loads(records.to_json(experiment.units(preset, range(count))))
+    if not units or len({_key(unit) for unit in units}) < len(units):
+        fault = "the same unit twice" if units else "no unit"
+        raise ValueError(f"{experiment.__name__}: units() gave {fault}")
+    return units, count
+
+
+def live(name: str, preset: str = "default", seeds: int | None = None, device=None) -> dict:
+    """Run an experiment here and now, and return its record without writing a file: what chapters do.
+
+    Args:
+        name: an experiment's name or the path of its file.
+        preset: ``"default"`` or ``"full"``.
+        seeds: how many seeds; by default the preset's own number.
+        device: by default :func:`sigreg.lab.device.default_device`.
+    """
+    job = _Job(name, preset, seeds, device)
+    return job.record([job.work(unit) for unit in job.units], [job.facts()])
+
+
+class _Job:
+    """An experiment with its settings: what is to be done, and the header that says how."""
+
+    def __init__(self, name, preset, seeds, device):
+        self.experiment = load_experiment(name)
+        self.name = self.experiment.__name__.split(".")[-1]
+        self.units, self.seeds = plan(self.experiment, preset, seeds)
+        self.device = torch.device(device or default_device())
+        self.sources = records.sources_of(self.experiment.__file__)
+        code = records.code_hash(self.sources)
+        self.header = {"name": self.name, "preset": preset, "code": code, "device": self.device.type}
+
+    def work(self, unit):
+        start = time.perf_counter()
+        standing = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)  # the caller's choice must not change an experiment's numbers
+        try:
+            result = self.experiment.run_unit(dict(unit), self.device)
+        finally:
+            torch.set_default_dtype(standing)
+        return {"unit": unit, "result": result, "seconds": round(time.perf_counter() - start, 3)}
+
+    def facts(self):
+        return records.run_facts(self.sources, self.device)
+
+    def record(self, done, runs):
+        distinct = {records.to_json({**run, "date": None}): run for run in runs}
+        provenance = {
+            **{key: value for key, value in self.header.items() if key != "name"},
+            "seeds": self.seeds,
+            "sources": [records.source_name(path) for path in self.sources],
+            "wall_seconds": round(sum(unit["seconds"] for unit in done), 1),
+            "runs": list(distinct.values()),
+        }
+        description = self.experiment.__doc__.strip().splitlines()[0]
+        return {"name": self.name, "description": description, "provenance": provenance, "units": done}
+
+
+# ---------------------------------------------------------------- run
+
+
+def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None, overwrite=False):
+    """Do the units of an experiment that are not done yet; return the record when all are there, else None.
+
+    Args:
+        name: an experiment's name or the path of its file.
+        preset: ``"default"`` or ``"full"``.
+        seeds: how many seeds; by default the preset's own number. Asking for more adds to what is there.
+        device: by default :func:`sigreg.lab.device.default_device`.
+        shard: ``(i, n)``: of every n units do the i-th (counted from 1); other processes do the rest.
+        out: folder; by default :func:`sigreg.lab.records.output_folder`.
+        overwrite: replace results that were made otherwise, where they would be refused.
+
+    Raises:
+        Refused: the folder holds results made by other code, with another preset, on another kind of device;
+            or another process is at work on this shard.
+    """
+    job = _Job(name, preset, seeds, device)
+    index, shards = shard
+    if not 1 <= index <= shards:
+        raise ValueError(f"shard must be (i, n) with 1 <= i <= n, got {shard}")
+    if dist.is_initialized() and dist.get_rank() > 0:
+        for unit in _shared(None):
+            job.work(unit)
+        return None
+
+    out = Path(records.output_folder() if out is None else out)
+    out.mkdir(parents=True, exist_ok=True)
+    mine = out / (f"{job.name}.partial" if shards == 1 else f"{job.name}.{index}of{shards}.partial")
+    with _claimed(mine):
+        done, _ = _gather(job, out, overwrite)
+        todo = _shared([unit for unit in job.units[index - 1 :: shards] if _key(unit) not in done])
+        if todo:
+            print(f"{job.name}: {len(todo)} of {len(job.units)} units to do on {job.device}")
+            _do(job, todo, mine)
+        done, runs = _gather(job, out, overwrite)
+        if any(_key(unit) not in done for unit in job.units):
+            return None
+        record = job.record([done[_key(unit)] for unit in job.units], runs)
+        _settle(record, out, overwrite)
+    return record
+
+
+def verify(name, count=3, device=None, out=None, tolerance=1e-3):
+    """Run a few units of a stored record again, spread over all of them; note in the record that they agree.
+
+    Args:
+        name: an experiment's name or the path of its file.
+        count: how many units, at least 1.
+        device: by default :func:`sigreg.lab.device.default_device`.
+        out: folder of the record; by default :func:`sigreg.lab.records.output_folder`.
+        tolerance: largest relative difference of a number that still counts as the same.
+
+    Returns:
+        The largest relative difference, over all numbers but durations (keys that end in ``seconds``).
+
+    Raises:
+        ValueError: ``count`` is below 1.
+        Refused: a number differs by more than ``tolerance``, or the results have another form.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    out = Path(records.output_folder() if out is None else out)
+    stem = Path(name).stem
+    record = records.load_record(stem, out)
+    job = _Job(name, record["provenance"]["preset"], record["provenance"]["seeds"], device)
+    stored = record["units"]
+    some = [stored[k * len(stored) // count] for k in range(min(count, len(stored)))]
+    largest = max(_difference(entry["result"], job.work(entry["unit"])["result"]) for entry in some)
+    if largest > tolerance:
+        raise Refused(
+            f"{stem}: today's numbers differ from the stored ones by up to {largest:.1g}, more than {tolerance:g}; "
+            f"if the device or the versions differ that may be rounding, else run it again with --overwrite"
+        )
+    record["provenance"]["verified"] = {
+        "code": job.header["code"],
+        "units": len(some),
+        "largest_difference": float(f"{largest:.1g}"),
+        "run": job.facts(),
+    }
+    records.save_record(record, out)
+    return largest
+
+
+def _difference(a, b):
+    """The largest relative difference of two results of one form; infinite where their forms differ.
+
+    >>> _difference({"rate": [1.0, 2.0], "seconds": 3.0}, {"rate": [1.0, 2.5], "seconds": 9.0})
+    0.2
+    """
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return max(map(_difference, a, b), default=0.0)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
+    return 0.0 if a == b else float("inf")
+
+
+def _do(job, todo, path):
+    """Run the units, appending each to ``path`` the moment it is done."""
+    lines = _whole_lines(path)
+    if not lines or json.loads(lines[0]) != job.header:  # a file that --overwrite passes over
+        lines = [records.to_json(job.header)]
+    lines.append(records.to_json({"run": job.facts()}))
+    records.write_whole(path, "".join(f"{line}\n" for line in lines))
+    terminal = sys.stderr.isatty()
+    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    with open(path, "a", encoding="utf-8") as file:
+        for unit in tqdm(todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet):
+            file.write(records.to_json(job.work(unit)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _gather(job, out, overwrite=False):
+    """All finished units in ``out`` by key, and the runs that made them."""
+    done, runs = {}, []
+    for path in _partial_files(out, job.name):  # first these: who writes the record removes them after
+        lines = [json.loads(line) for line in _whole_lines(path)]
+        if lines and _made_alike(path, lines[0], job.header, overwrite):
+            runs += [line["run"] for line in lines[1:] if "run" in line]
+            done.update((_key(line["unit"]), line) for line in lines[1:] if "unit" in line)
+    path = out / f"{job.name}.json"
+    if path.is_file():
+        record = records.load_record(job.name, out)
+        made = {
+            "name": job.name,
+            **{key: record["provenance"].get(key) for key in ("preset", "code", "device")},
+        }
+        if _made_alike(path, made, job.header, overwrite):
+            runs = record["provenance"]["runs"] + runs
+            done.update((_key(entry["unit"]), entry) for entry in record["units"])
+    return done, runs
+
+
+def _made_alike(path, made, wanted, overwrite):
+    words = {"name": "of experiment {}", "preset": "with preset {}", "device": "on {}", "code": "by code {}"}
+    differs = [key for key in words if made.get(key) != wanted[key]]
+    if differs and not overwrite:
+        was = ", ".join(words[key].format(made.get(key)) for key in differs)
+        asked = ", ".join(words[key].format(wanted[key]) for key in differs)
+        raise Refused(
+            f"{path} was made {was}; this run is {asked}. They are never mixed: "
+            "write elsewhere (--out FOLDER), replace what is there (--overwrite), or ask for the same again"
+        )
+    return not differs
+
+
+def _settle(record, out, overwrite):
+    """Write the record unless it is there already, and remove the partial files that it makes needless."""
+    path = out / f"{record['name']}.json"
+    kept = {_key(entry["unit"]) for entry in record["units"]}
+    old = records.load_record(record["name"], out) if path.is_file() else None
+    alike = old and all(old["provenance"].get(k) == record["provenance"][k] for k in ("preset", "code", "device"))
+    if alike and kept <= {_key(entry["unit"]) for entry in old["units"]}:
+        kept = {_key(entry["unit"]) for entry in old["units"]}
+        record.update(old)
+    else:
+        records.save_record(record, out)
+    for part in _partial_files(out, record["name"]):
+        units = [json.loads(line).get("unit") for line in _whole_lines(part)]
+        if overwrite or all(unit is None or _key(unit) in kept for unit in units):
+            part.unlink(missing_ok=True)
+
+
+def _partial_files(out, name):
+    return sorted([*out.glob(f"{name}.partial"), *out.glob(f"{name}.*of*.partial")])
+
+
+def _whole_lines(path):
+    """The complete lines of a file: not a last one that a kill cut short, and none if the file has gone."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def _key(unit):
+    return json.dumps(unit, sort_keys=True)
+
+
+@contextlib.contextmanager
+def _claimed(path):
+    """Hold ``path`` for this process alone, so that one shard is not run twice at a time."""
+    lock = path.with_name(f".{path.name}.lock.partial")
+    with open(lock, "a") as file:
+        try:
+            import fcntl  # not on Windows, where two runs of one shard are not noticed
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise Refused(f"another process is at work on {path}: wait for it, or give each its --shard") from None
+        yield
+    lock.unlink(missing_ok=True)
+
+
+def _shared(todo):
+    """The list of process 0, in every process of a group."""
+    if not dist.is_initialized():
+        return todo
+    box = [todo]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return {"list": _list, "run": _run, "verify": _verify, "status": _status}[options.command](options)
+    except KeyboardInterrupt:
+        print("\nstopped; every finished unit is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m sigreg.lab.reproduce", description="Run the book's experiments and keep their numbers."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the experiments, and how large each preset is")
+    status = commands.add_parser("status", help="which records are there, and whether today's code made them")
+    runner = commands.add_parser("run", help="run experiments; a run that was stopped goes on where it ended")
+    runner.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
+    runner.add_argument("--preset", choices=PRESETS, default="default", help="the size (default: %(default)s)")
+    runner.add_argument("--seeds", type=int, help="how many seeds (default: the preset's own number)")
+    runner.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    runner.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares")
+    runner.add_argument("--overwrite", action="store_true", help="replace results that were made otherwise")
+    checker = commands.add_parser("verify", help="run a few units of a stored record again and compare")
+    checker.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
+    checker.add_argument("--units", type=int, default=3, help="how many units of each (default: %(default)s)")
+    checker.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    checker.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference (%(default)s)")
+    for command in (runner, checker, status):
+        command.add_argument("--out", type=Path, help="folder of the records (default: book/_records, or ./records)")
+    return parser
+
+
+def _shard(text):
+    try:
+        index, shards = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 2/4, got {text!r}") from None
+    if not 1 <= index <= shards:
+        raise argparse.ArgumentTypeError(f"must be i/n with 1 <= i <= n, got {text!r}")
+    return index, shards
+
+
+def _named(names):
+    return [found for name in names for found in (experiment_names() if name == "all" else [name])]
+
+
+def _list(options):
+    for name in experiment_names():
+        experiment = load_experiment(name)
+        sizes = []
+        for preset in PRESETS:
+            units, seeds = plan(experiment, preset)
+            sizes.append(f"{preset}: {len(units)} units, {_many(seeds, 'seed')}")
+        print(f"{name:24s} {experiment.__doc__.strip().splitlines()[0]}\n{'':24s} {'; '.join(sizes)}")
+    return 0
+
+
+def _run(options):
+    names = _named(options.names)
+    try:
+        for name in names:
+            plan(load_experiment(name), options.preset, options.seeds)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    refused = 0
+    with _process_group(options.device) as device:
+        for name in names:
+            try:
+                record = run(name, options.preset, options.seeds, device, options.shard, options.out, options.overwrite)
+            except Refused as error:
+                print(f"refused: {error}", file=sys.stderr)
+                refused += 1
+                continue
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                _report(name, record, options)
+    return 1 if refused else 0
+
+
+def _report(name, record, options):
+    if record is None:
+        index, shards = options.shard
+        print(f"{name}: shard {index}/{shards} is done; the record is written when the others are done too")
+        return
+    path = Path(options.out or records.output_folder()) / f"{record['name']}.json"
+    took, size = _duration(record["provenance"]["wall_seconds"]), path.stat().st_size / 1000
+    print(f"{records.describe(record)}\n  {took} of work, kept in {path} ({size:.0f} kB)")
+    for line in load_experiment(name).summary(record).splitlines():
+        print(f"  {line}")
+
+
+def _verify(options):
+    wrong = 0
+    for name in _named(options.names):
+        try:
+            largest = verify(name, options.units, options.device, options.out, options.tolerance)
+            print(f"{name}: {_many(options.units, 'unit')} again, the largest relative difference is {largest:.1g}")
+        except (ValueError, FileNotFoundError, Refused) as error:
+            print(f"error: {error}", file=sys.stderr)
+            wrong += 1
+    return 1 if wrong else 0
+
+
+def _status(options):
+    out = Path(options.out or records.output_folder())
+    for name in experiment_names():
+        code = records.code_hash(records.sources_of(load_experiment(name).__file__))
+        try:
+            record = records.load_record(name, out)
+            same = record["provenance"]["code"] == code
+            print(records.describe(record))
+            checked = record["provenance"].get("verified", {})
+            if same:
+                print("  made by the code that stands")
+            elif checked.get("code") == code:
+                print(
+                    f"  made by other code; of its units {checked['units']}, run again by the code that stands, "
+                    f"agree to {checked['largest_difference']:.1g}"
+                )
+            else:
+                print("  made by other code than stands now: verify it, or run it again")
+        except FileNotFoundError:
+            print(f"{name}: no record in {out}")
+        for path in _partial_files(out, name):
+            lines = [json.loads(line) for line in _whole_lines(path)]
+            if lines:
+                kept, same = sum("unit" in line for line in lines), lines[0]["code"] == code
+                how = f"preset {lines[0]['preset']}" + ("" if same else ", by other code than stands now")
+                print(f"  in progress, {path.name}: {_many(kept, 'finished unit')} ({how})")
+    return 0
+
+
+@contextlib.contextmanager
+def _process_group(device):
+    """The device to use; under ``torchrun`` also the process group, one process on each GPU."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    device = torch.device(device or default_device())
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def _many(count, word):
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _duration(seconds):
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The notation page and the glossary: every code name exists, every symbol is used where the page says so."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = {int(path.name[:2]): path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))}
+CELL = re.compile(r"(?ms)^```\{code-cell\}[^\n]*\n(.*?)^```$")
+MOST_TERMS = 40
+
+
+def code_of(chapter):
+    """The code of a chapter, without cell options and IPython magics."""
+    cells = CELL.findall(chapter.read_text(encoding="utf-8"))
+    cells = [re.sub(r"(?ms)\A(---\n.*?^---\n|(:[\w-]+:[^\n]*\n)+)", "", cell) for cell in cells]
+    return "\n".join(re.sub(r"(?m)^(\s*)%.*$", r"\1pass", cell) for cell in cells)
+
+
+def names_in(source):
+    """Every identifier: variables, arguments, attributes, keywords, functions and imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        for field in ("id", "arg", "attr", "name"):
+            if isinstance(value := getattr(node, field, None), str):
+                found.add(value.split(".")[-1])
+    return found
+
+
+def rows():
+    """(section, symbols, code names, chapter) of each row of the first four tables."""
+    text = (ROOT / "book/notation.md").read_text(encoding="utf-8")
+    for section in re.split(r"(?m)^## ", text)[1:]:
+        if not section.startswith(("Variables", "Sizes", "Information", "Settings")):
+            continue
+        for line in re.findall(r"(?m)^\| \$.*\|$", section):
+            symbol, _, code, first = [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
+            yield section.split("\n")[0], re.findall(r"\$(.+?)\$", symbol), re.findall(r"`(\w+)`", code), first
+
+
+def squeeze(tex):
+    """TeX without what does not change its meaning."""
+    return re.sub(r"\\[,;!:>]|\\(?:bigl|bigr|left|right|mathopen)\b|\s|[{}]", "", tex).replace(r"\Vert", r"\|")
+
+
+def mathematics(chapter):
+    text = CELL.sub("", chapter.read_text(encoding="utf-8"))
+    return squeeze(" § ".join(a or b for a, b in re.findall(r"(?s)\$\$(.+?)\$\$|\$(.+?)\$", text)))
+
+
+ROWS = list(rows())
+PACKAGE = set().union(*(names_in(path.read_text(encoding="utf-8")) for path in (ROOT / "sigreg").rglob("*.py")))
+
+
+def test_the_tables_are_read():
+    assert len(ROWS) > 30 and {section for section, *_ in ROWS} == {"Variables", "Sizes", "Information", "Settings"}
+
+
+@pytest.mark.parametrize(("symbols", "names", "first"), [row[1:] for row in ROWS], ids=lambda value: str(value)[:40])
+def test_a_row_holds(symbols, names, first):
+    number = int(re.fullmatch(r"Chapter (\d)", first)[1])
+    assert number in CHAPTERS, f"{first} does not exist"
+    used = names_in(code_of(CHAPTERS[number])) | PACKAGE
+    assert not [name for name in names if name not in used], "no such name in the chapter or the package"
+    tex = mathematics(CHAPTERS[number])
+    missing = [symbol for symbol in symbols if squeeze(symbol).replace(r"(x)", "") not in tex]
+    assert not missing, f"not in the mathematics of {first}: {missing}"
+
+
+def test_no_symbol_has_two_rows():
+    symbols = [symbol for _, found, _, _ in ROWS for symbol in found]
+    assert len(symbols) == len(set(symbols))
+
+
+def test_the_glossary_is_short_sorted_and_linked():
+    text = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"(?m)^(\S[^\n]*)\n((?:  [^\n]*\n)+)", text.split("```{glossary}\n")[1])
+    terms = [term for term, _ in entries]
+    assert 20 < len(terms) <= MOST_TERMS
+    assert terms == sorted(terms, key=str.casefold)
+    simple = {"Conditional rate", "Rate", "Relevance", "Simplex"}
+    mention = re.compile(r"(Chapter|Definition|Proposition|Propositions|Theorem|Corollary) \d|\((Theorem|Definition)")
+    lacking = [term for term, body in entries if term not in simple and not mention.search(" ".join(body.split()))]
+    assert not lacking, f"these terms say nowhere where they are defined: {lacking}"

@@ -1,0 +1,583 @@
+"""SIGReg against its formula, its closed forms, its limits, independent libraries, and two processes."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch.func import grad, jacrev, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sigreg.gaussian_regularization as gr
+from sigreg._kummer import kummer
+from sigreg.gaussian_regularization import (
+    SIGReg,
+    epps_pulley,
+    epps_pulley_closed_form,
+    plain_epps_pulley,
+    plain_sliced_sigreg,
+    random_directions,
+    sigreg_collapse_value,
+    sigreg_null_mean,
+    slice_free_sigreg,
+    sliced_sigreg,
+)
+
+SHAPES = [(1, 1, 1), (1, 3, 2), (5, 1, 4), (64, 16, 33), (200, 7, 130)]  # N, D, M
+GRIDS = [(17, 3.0), (17, 5.0), (2, 1.0), (3, 0.5), (4, 2.0), (8, 3.0), (33, 6.0), (64, 8.0)]
+
+
+def gaussian(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def directions_for(m, d, seed=1, dtype=torch.float64):
+    return random_directions(m, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def value_and_grad(loss, *inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    value = loss(*inputs)
+    return value.detach(), torch.autograd.grad(value.sum(), inputs)
+
+
+# --- the fast form is the formula ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_value_and_gradient_are_those_of_the_formula(shape, grid):
+    n, d, m = shape
+    knots, t_max = grid
+    z, a = 1.5 * gaussian(n, d) + 0.3, directions_for(m, d)
+    value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a, knots=knots, t_max=t_max), z)
+    plain, (plain_slope,) = value_and_grad(lambda z: plain_sliced_sigreg(z, a, knots=knots, t_max=t_max), z)
+    torch.testing.assert_close(value, plain, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_epps_pulley_is_the_formula_column_by_column(grid):
+    knots, t_max = grid
+    x, weight = 2 * gaussian(50, 9), gaussian(9, seed=3)
+    value, (slope,) = value_and_grad(lambda x: weight * epps_pulley(x, knots=knots, t_max=t_max), x)
+    plain, (plain_slope,) = value_and_grad(lambda x: weight * plain_epps_pulley(x, knots=knots, t_max=t_max), x)
+    torch.testing.assert_close(value, plain, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-12)
+
+
+def test_formula_against_quadrature_of_the_integral():
+    x = gaussian(12, 1)
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(60))
+    t = 1.5 * (nodes + 1)  # [0, 3]
+    phi = torch.exp(1j * t * x).mean(0)
+    integrand = (phi - torch.exp(-t.square() / 2)).abs().square() * torch.exp(-t.square() / 2)
+    expected = 12 * 2 * 1.5 * (weights @ integrand)
+    errors = [abs(epps_pulley(x, knots=k).item() - expected.item()) for k in (129, 257, 513)]
+    assert errors[-1] < 1e-5 * expected
+    for coarse, fine in itertools.pairwise(errors):  # the trapezoid rule: a quarter with each halving
+        assert fine == pytest.approx(coarse / 4, rel=0.01)
+
+
+def test_blocks_do_not_show(monkeypatch):
+    z, a = gaussian(3, 40, 5), directions_for(200, 5)
+    whole = value_and_grad(lambda z: sliced_sigreg(z, a), z)
+    monkeypatch.setattr(gr, "_block_entries", lambda like: 100)
+    monkeypatch.setattr(gr, "_PROJECTION_ENTRIES", 64 * 3 * 40)
+    torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), whole)
+    free = value_and_grad(slice_free_sigreg, z)
+    monkeypatch.undo()
+    torch.testing.assert_close(free, value_and_grad(slice_free_sigreg, z))
+
+
+def test_views_are_scored_apart_and_averaged():
+    z, a = gaussian(4, 30, 6), directions_for(20, 6)
+    for loss in (lambda z: sliced_sigreg(z, a), slice_free_sigreg):
+        each = torch.stack([loss(view) for view in z])
+        torch.testing.assert_close(loss(z), each.mean())
+    torch.testing.assert_close(plain_sliced_sigreg(z, a), sliced_sigreg(z, a))
+
+
+def test_strided_input():
+    z, a = gaussian(6, 30).T, directions_for(20, 12)[:, ::2]
+    torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a))
+
+
+# --- closed forms ----------------------------------------------------------------------------------------
+
+
+def test_closed_form_is_the_limit_of_long_fine_grids():
+    x = 1.3 * gaussian(40, 5) - 0.2
+    value, (slope,) = value_and_grad(lambda x: epps_pulley(x, knots=129, t_max=10.0), x)
+    closed, (closed_slope,) = value_and_grad(epps_pulley_closed_form, x)
+    torch.testing.assert_close(value, closed, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(slope, closed_slope, rtol=1e-10, atol=1e-11)
+
+
+def test_null_mean_for_every_batch_size():
+    for n in (1, 2, 64):
+        t = epps_pulley(gaussian(n, 200_000 // n, seed=n, dtype=torch.float32))
+        error = (t.std() / math.sqrt(len(t))).item()
+        assert abs(t.mean().item() - sigreg_null_mean()) < 4 * error
+    assert sigreg_null_mean() == pytest.approx(1.0525, abs=5e-5)
+    assert sigreg_null_mean(t_max=math.inf) == pytest.approx(1.0594, abs=5e-5)
+    assert sigreg_null_mean(knots=200, t_max=10.0) == pytest.approx(sigreg_null_mean(t_max=math.inf), rel=1e-12)
+
+
+def test_collapse_value():
+    for knots, t_max in GRIDS:
+        expected = epps_pulley(torch.zeros(6, 1, dtype=torch.float64), knots=knots, t_max=t_max).item() / 6
+        assert sigreg_collapse_value(knots, t_max) == pytest.approx(expected, rel=1e-12)
+    assert sigreg_collapse_value() == pytest.approx(0.4020, abs=5e-5)
+    assert sigreg_collapse_value(t_max=math.inf) == pytest.approx(0.4089, abs=5e-5)
+    assert (slice_free_sigreg(torch.zeros(6, 4)) / 6).item() == pytest.approx(sigreg_collapse_value(t_max=math.inf))
+
+
+def test_gradient_vanishes_at_exact_collapse_only():
+    z, a = torch.zeros(32, 8), directions_for(16, 8, dtype=torch.float32)
+    assert value_and_grad(lambda z: sliced_sigreg(z, a), z)[1][0].abs().max() == 0
+    assert value_and_grad(lambda z: sliced_sigreg(z, a), z + 1e-3 * gaussian(32, 8).float())[1][0].abs().max() > 1e-6
+
+
+def test_equally_spaced_knots_alias():
+    x, period = gaussian(100, 1), 2 * math.pi * 16 / 3
+    torch.testing.assert_close(epps_pulley(x + period), epps_pulley(x))
+    assert epps_pulley_closed_form(x + period) > 10 * epps_pulley_closed_form(x)
+
+
+# --- infinitely many slices ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 8, 64, 512, 4096])
+def test_kummer_against_scipy(d):
+    special = pytest.importorskip("scipy.special")
+    u = torch.cat([torch.zeros(1, dtype=torch.float64), torch.logspace(-9, 9, 91, dtype=torch.float64)])
+    for a, b in ((0.5, d / 2), (1.5, d / 2 + 1)):
+        expected = torch.from_numpy(special.hyp1f1(a, b, -u.numpy()))
+        torch.testing.assert_close(kummer(a, b, u), expected, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(kummer(a, b, u.float()), expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_kummer_closed_forms_limits_and_derivatives():
+    u = torch.logspace(-6, 6, 61, dtype=torch.float64)
+    bessel = torch.special.i0e(u / 2)  # D = 2
+    torch.testing.assert_close(kummer(0.5, 1.0, u), bessel, rtol=1e-12, atol=0)
+    error = math.sqrt(math.pi) / 2 * torch.erf(u.sqrt()) / u.sqrt()  # D = 3
+    torch.testing.assert_close(kummer(0.5, 1.5, u), error, rtol=1e-12, atol=0)
+    gaps = [(kummer(0.5, d / 2, u * d / 2) - (1 + u) ** -0.5).abs().max() for d in (16, 64, 256, 1024)]
+    for coarse, fine in itertools.pairwise(gaps):  # the inverse multiquadric, at rate 1 / D
+        assert fine < coarse / 3.5
+    u = torch.tensor([0.0, 0.1, 1.0, 7.0, 100.0], dtype=torch.float64, requires_grad=True)
+    for d in (1, 2, 5, 64):
+        assert torch.autograd.gradcheck(lambda u, d=d: kummer(0.5, d / 2, u), u[1:].detach().requires_grad_())
+        assert torch.autograd.gradgradcheck(lambda u, d=d: kummer(0.5, d / 2, u), u[1:].detach().requires_grad_())
+        slope_at_zero = torch.autograd.grad(kummer(0.5, d / 2, u)[0], u)[0][0]
+        assert slope_at_zero.item() == pytest.approx(-1 / d)
+    ends = kummer(0.5, 2.0, torch.tensor([0.0, math.inf, math.nan]))
+    assert ends[0] == 1 and ends[1] == 0 and ends[2].isnan()
+
+
+@pytest.mark.parametrize("d", [2, 16])
+def test_slices_tend_to_the_slice_free_form_at_rate_one_half(d):
+    z = 1.2 * gaussian(40, d)
+    limit = slice_free_sigreg(z)
+    per_slice = epps_pulley(z @ directions_for(40_000, d).T, knots=49, t_max=8.0)
+    spread = per_slice.std()
+    assert abs(per_slice.mean() - limit) < 4 * spread / math.sqrt(40_000)
+    for m in (10, 100, 1000):  # root mean square error over groups of m slices
+        error = (per_slice.view(-1, m).mean(1) - limit).square().mean().sqrt()
+        assert error.item() == pytest.approx((spread / math.sqrt(m)).item(), rel=0.5 if m == 1000 else 0.2)
+
+
+def test_slice_free_in_one_dimension_is_the_closed_form():
+    x = 1.4 * gaussian(30, 1) + 5
+    torch.testing.assert_close(slice_free_sigreg(x), epps_pulley_closed_form(x)[0], rtol=1e-12, atol=0)
+
+
+def test_slice_free_is_rotation_invariant_and_its_blocks_are_the_formula():
+    z = gaussian(50, 6)
+    rotation = torch.linalg.qr(gaussian(6, 6, seed=5))[0]
+    torch.testing.assert_close(slice_free_sigreg(z @ rotation), slice_free_sigreg(z))
+    value, (slope,) = value_and_grad(slice_free_sigreg, z)
+    plain, (plain_slope,) = value_and_grad(lambda z: gr._plain_slice_free_per_view(z[None])[0], z)
+    torch.testing.assert_close(value, plain, rtol=1e-11, atol=0)
+    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-13)
+
+
+def test_slice_free_keeps_its_precision_far_from_the_origin():
+    z = gaussian(64, 16).float()
+    for shift in (0.0, 100.0):
+        moved = z + shift
+        torch.testing.assert_close(
+            slice_free_sigreg(moved), slice_free_sigreg(moved.double()).float(), rtol=1e-5, atol=0
+        )
+
+
+# --- derivatives and transforms --------------------------------------------------------------------------
+
+
+def test_gradcheck():
+    z, a = gaussian(6, 3).requires_grad_(), directions_for(5, 3).requires_grad_()
+    for loss, inputs in ((sliced_sigreg, (z, a)), (slice_free_sigreg, (z,)), (epps_pulley, (z,))):
+        assert torch.autograd.gradcheck(loss, inputs)
+        assert torch.autograd.gradgradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(lambda z: sliced_sigreg(z.view(2, 3, 3), a.detach()), (z,))
+
+
+def test_func_transforms():
+    z, a = gaussian(5, 12, 4), directions_for(9, 4)
+    pairs = [
+        (lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a)),
+        (slice_free_sigreg, lambda z: gr._plain_slice_free_per_view(z[None])[0]),
+    ]
+    for fast, plain in pairs:
+        torch.testing.assert_close(vmap(fast)(z), torch.stack([plain(view) for view in z]))
+        torch.testing.assert_close(vmap(fast, in_dims=1)(z.movedim(0, 1)), vmap(fast)(z))
+        each = torch.stack([grad(plain)(view) for view in z])
+        torch.testing.assert_close(vmap(grad(fast))(z), each)
+        torch.testing.assert_close(grad(lambda z, fast=fast: vmap(fast)(z).sum())(z), each)
+        torch.testing.assert_close(jacrev(grad(fast))(z[0]), jacrev(grad(plain))(z[0]))
+    torch.testing.assert_close(jacrev(epps_pulley)(z[0]), jacrev(plain_epps_pulley)(z[0]))
+    many = torch.stack([directions_for(9, 4, seed=s) for s in range(5)])
+    expected = torch.stack([plain_sliced_sigreg(*pair) for pair in zip(z, many, strict=True)])
+    torch.testing.assert_close(vmap(sliced_sigreg)(z, many), expected)
+    expected = torch.stack([plain_sliced_sigreg(z[0], a) for a in many])
+    torch.testing.assert_close(vmap(sliced_sigreg, in_dims=(None, 0))(z[0], many), expected)
+
+
+def test_upstream_gradient_is_applied_once_and_backward_repeats():
+    z = gaussian(20, 4).requires_grad_()
+    loss = 3 * sliced_sigreg(z, directions_for(8, 4))
+    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, z)
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(first, 3 * value_and_grad(lambda z: sliced_sigreg(z, directions_for(8, 4)), z)[1][0])
+
+
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
+
+
+@pytest.mark.skipif(OLD, reason="older torch cannot trace isinstance with a union")
+def test_compile_keeps_one_graph():
+    torch._dynamo.reset()
+    z, a = gaussian(2, 16, 4).float(), directions_for(8, 4).float()
+    for loss in (lambda z: 2 * sliced_sigreg(z.tanh(), a), lambda z: 2 * slice_free_sigreg(z.tanh())):
+        compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(z), loss(z))
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo, looking at an inner tensor
+def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
+    dist = torch.distributed
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    monkeypatch.setattr(gr, "_group_to_share", lambda sync, group: dist.group.WORLD)
+    torch._dynamo.reset()
+    try:
+        z, a = gaussian(16, 4), directions_for(8, 4)
+        for loss in (lambda z: 2 * sliced_sigreg(z, a), lambda z: 2 * slice_free_sigreg(z)):
+            compiled = torch.compile(loss, backend="aot_eager")
+            torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
+    finally:
+        dist.destroy_process_group()
+        torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # opcheck, looking at its own copies
+@pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch is older than the operations checked")
+def test_compiled_operations_keep_their_promises():
+    for z in (gaussian(2, 5, 4).requires_grad_(), gaussian(1, 5, 4).bfloat16()):
+        torch.library.opcheck(gr._compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
+        torch.library.opcheck(gr._compiled_slice_free, (z, z.requires_grad))
+
+
+def test_import_leaves_the_compiler_alone():
+    """torch._dynamo takes seconds to import; only torch.compile should pay for it."""
+    loaded = "'torch._dynamo' in sys.modules"
+    code = f"import sys, torch; before = {loaded}; import sigreg; print(before, {loaded})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert out[0] == out[1]
+
+
+# --- precision and odd input -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value_error", "grad_error"),
+    [(torch.float32, 1e-6, 1e-5), (torch.bfloat16, 5e-3, 2e-2), (torch.float16, 1e-3, 3e-3)],
+)
+def test_lower_precision(dtype, value_error, grad_error):
+    z, a = gaussian(256, 16).to(dtype), directions_for(64, 16)
+    value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a.float()), z)
+    exact, (exact_slope,) = value_and_grad(lambda z: plain_sliced_sigreg(z, a), z.double())
+    assert value.dtype == torch.float32 and slope.dtype == dtype
+    assert abs(value - exact) < value_error * exact
+    assert (slope - exact_slope).abs().max() < grad_error * exact_slope.abs().max()
+    free, (free_slope,) = value_and_grad(slice_free_sigreg, z)
+    assert free.dtype == torch.float32 and free_slope.dtype == dtype
+    exact, (exact_slope,) = value_and_grad(slice_free_sigreg, z.double())
+    assert abs(free - exact) < 1e-7 * len(z) * exact  # the terms of the value cancel; those of the slope do not
+    assert (free_slope - exact_slope).abs().max() < grad_error * exact_slope.abs().max()
+
+
+def test_autocast_keeps_trigonometry_in_float32():
+    z, a = gaussian(256, 16).float(), directions_for(64, 16).float()
+    exact, (exact_slope,) = value_and_grad(lambda z: sliced_sigreg(z, a), z)
+    free = slice_free_sigreg(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a), z)
+        torch.testing.assert_close(slice_free_sigreg(z), free)
+        assert SIGReg(16)(z.bfloat16()).dtype == torch.float32
+    assert value.dtype == slope.dtype == torch.float32
+    assert 0 < abs(value - exact) < 5e-3 * exact
+    assert (slope - exact_slope).abs().max() < 2e-2 * exact_slope.abs().max()
+
+
+def test_huge_and_tiny_codes():
+    a = directions_for(32, 8)
+    for scale in (1e-30, 1e-6, 1e3, 1e8):
+        z = scale * gaussian(64, 8)
+        torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a), rtol=1e-6, atol=0)
+        value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a.float()), z.float())
+        assert value.isfinite() and slope.isfinite().all()
+        value, (slope,) = value_and_grad(slice_free_sigreg, z.float())
+        assert value.isfinite() and slope.isfinite().all()
+    # relative precision of a tiny slope: it is linear in a tiny z
+    tiny = value_and_grad(lambda z: sliced_sigreg(z, a.float()), 1e-20 * gaussian(64, 8).float())[1][0].double()
+    small = value_and_grad(lambda z: sliced_sigreg(z, a), 1e-6 * gaussian(64, 8))[1][0]
+    torch.testing.assert_close(tiny * 1e14, small, rtol=1e-3, atol=1e-3 * small.abs().max().item())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_never_dropped(bad):
+    z, a = gaussian(2, 16, 4), directions_for(8, 4)
+    z[1, 3, 2] = bad
+    for loss in (lambda z: sliced_sigreg(z, a), slice_free_sigreg):
+        value, (slope,) = value_and_grad(loss, z)
+        assert value.isnan()
+        assert slope[1].isnan().all() and slope[0].isfinite().all()
+    assert epps_pulley(z[1]).isnan().tolist() == [False, False, True, False]
+
+
+# --- directions and the module ---------------------------------------------------------------------------
+
+
+def test_directions_are_uniform_unit_and_the_same_in_every_precision():
+    a = directions_for(20_000, 3)
+    torch.testing.assert_close(a.norm(dim=1), torch.ones(20_000, dtype=torch.float64))
+    # Archimedes: each coordinate of a uniform point on the sphere in three dimensions is uniform on [-1, 1].
+    ranks = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    for coordinate in a.T:
+        assert ((coordinate.sort()[0] + 1) / 2 - ranks).abs().max() < 1.95 / math.sqrt(20_000)  # Kolmogorov, 0.1%
+    torch.testing.assert_close(directions_for(7, 5, dtype=torch.float32), directions_for(7, 5).float())
+    assert random_directions(3, 2).dtype == torch.get_default_dtype()
+    assert random_directions(4, 1).abs().tolist() == [[1.0]] * 4
+
+
+def test_module_draws_afresh_and_only_from_the_generator():
+    z, module = gaussian(64, 8), SIGReg(num_slices=16)
+    assert module(z) != module(z)
+    assert not list(module.parameters()) and not module.state_dict()
+    values = set()
+    for mode in (True, False, False):
+        module.train(mode)
+        values.add(module(z, torch.Generator().manual_seed(7)).item())
+    assert len(values) == 1
+    expected = plain_sliced_sigreg(z, directions_for(16, 8, seed=7))
+    torch.testing.assert_close(torch.tensor(values.pop(), dtype=torch.float64), expected)
+    before = torch.get_rng_state()
+    module(z, torch.Generator().manual_seed(7))
+    assert torch.equal(before, torch.get_rng_state())
+    assert repr(module) == "SIGReg(num_slices=16, knots=17, t_max=3.0)"
+
+
+def test_module_trains_codes_to_a_standard_gaussian():
+    generator = torch.Generator().manual_seed(0)
+    z = (torch.randn(256, 2, generator=generator) * torch.tensor([0.3, 1.8]) + 0.5).requires_grad_()
+    optimizer, loss = torch.optim.Adam([z], lr=0.02), SIGReg(64)
+    assert loss(z, generator) > 20 * sigreg_null_mean()
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(z, generator).backward()
+        optimizer.step()
+    z = z.detach()
+    assert slice_free_sigreg(z) < sigreg_null_mean()  # moved one by one, codes fit better than a random sample
+    median, deviation = z.median(0).values, z.sub(z.median(0).values).abs().median(0).values
+    torch.testing.assert_close(median, torch.zeros(2), atol=0.15, rtol=0)
+    torch.testing.assert_close(deviation / 0.6745, torch.ones(2), atol=0.15, rtol=0)
+
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for leaf in torch.utils._pytree.tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.entries = max(self.entries, leaf.untyped_storage().nbytes() // leaf.element_size())
+        return out
+
+
+def test_no_tensor_of_samples_by_slices_by_knots(monkeypatch):
+    n, d, m = 512, 8, 1024
+    z, a = gaussian(n, d).float().requires_grad_(), directions_for(m, d).float()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with Largest() as plain:
+        plain_sliced_sigreg(z, a).backward()
+    with Largest() as fast:
+        sliced_sigreg(z, a).backward()
+    assert plain.entries == n * m * 17
+    assert fast.entries == n * m  # the projections; never times the knots
+    with Largest() as free:
+        slice_free_sigreg(gaussian(3000, 4).float().requires_grad_()).backward()
+    assert free.entries <= 2**16  # of 9 million pairs
+
+
+# --- other implementations -------------------------------------------------------------------------------
+
+
+def test_parity_with_lightly(monkeypatch):
+    """lightly's loss has our conventions: [0, 3] doubled, times N, mean over slices; it handles float32 only."""
+    loss = pytest.importorskip("lightly.loss")
+    if not hasattr(loss, "SIGReg"):
+        pytest.skip("lightly before 1.6 has no SIGReg")
+    theirs, z, a = loss.SIGReg(num_vectors=32), gaussian(128, 16).float(), directions_for(32, 16).float()
+    monkeypatch.setattr(theirs, "_generate_unit_vectors", lambda *args, **kwargs: a.T)
+    torch.testing.assert_close(
+        value_and_grad(theirs, z), value_and_grad(lambda z: sliced_sigreg(z, a), z), rtol=1e-5, atol=1e-7
+    )
+
+
+# --- errors ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "z must be a torch.Tensor", lambda: SIGReg()([[1.0]])),
+        (TypeError, "z must have a floating dtype", lambda: SIGReg()(torch.ones(3, 2, dtype=torch.int64))),
+        (ValueError, r"z must have shape \(N, D\) or \(V, N, D\)", lambda: SIGReg()(torch.ones(3))),
+        (ValueError, "z is empty", lambda: SIGReg()(torch.ones(0, 3))),
+        (ValueError, "z must have shape", lambda: slice_free_sigreg(torch.ones(3))),
+        (TypeError, "z must have a floating dtype", lambda: slice_free_sigreg(torch.ones(3, 2, dtype=torch.bool))),
+        (ValueError, "D = 2", lambda: sliced_sigreg(torch.ones(3, 2), torch.ones(4, 3))),
+        (ValueError, "directions must have shape", lambda: sliced_sigreg(torch.ones(3, 2), torch.ones(2))),
+        (TypeError, "directions must have a floating", lambda: sliced_sigreg(torch.ones(3, 2), torch.ones(4, 2).int())),
+        (ValueError, "x must have shape", lambda: epps_pulley(torch.ones(3))),
+        (ValueError, "x must have shape", lambda: epps_pulley_closed_form(torch.ones(3))),
+        (ValueError, "knots must be at least 2, got 1", lambda: epps_pulley(torch.ones(3, 1), knots=1)),
+        (TypeError, "knots must be an int, got float", lambda: SIGReg(knots=17.0)),
+        (ValueError, "t_max must be positive and finite, got 0", lambda: SIGReg(t_max=0)),
+        (ValueError, "t_max must be positive", lambda: sigreg_null_mean(t_max=-1.0)),
+        (ValueError, "t_max must be positive", lambda: sigreg_collapse_value(t_max=math.nan)),
+        (TypeError, "t_max must be a number", lambda: SIGReg(t_max="3")),
+        (ValueError, "num_slices must be at least 1, got 0", lambda: SIGReg(num_slices=0)),
+        (TypeError, "num_slices must be an int, got bool", lambda: SIGReg(num_slices=True)),
+        (ValueError, "dim must be at least 1", lambda: random_directions(3, 0)),
+    ],
+)
+def test_errors_name_the_argument(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# --- several processes -----------------------------------------------------------------------------------
+
+WORKER = """
+    import sys, torch, torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+    from sigreg.gaussian_regularization import (
+        SIGReg,
+        random_directions,
+        slice_free_sigreg,
+        sliced_sigreg,
+        plain_sliced_sigreg,
+        _group_to_share,
+    )
+
+    torch.set_num_threads(1)
+    rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
+    seeded = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 150, 6, generator=seeded, dtype=torch.float64)  # two views of the whole batch
+    a = random_directions(130, 4, generator=seeded, dtype=torch.float64)
+    cut = [0, 37, 150]  # uneven batches
+    mine = x[:, cut[rank]:cut[rank + 1]]
+
+    def check(loss_here, loss_alone):
+        net = torch.nn.Linear(6, 4).double()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.copy_(torch.linspace(-1, 1, p.numel()).view_as(p))
+        alone = loss_alone(net(x))
+        expected = torch.autograd.grad(alone, list(net.parameters()))
+        parallel = DistributedDataParallel(net)
+        value = loss_here(parallel(mine))
+        value.backward()
+        torch.testing.assert_close(value, alone, rtol=1e-10, atol=1e-12)
+        for p, e in zip(net.parameters(), expected):
+            torch.testing.assert_close(p.grad, e, rtol=1e-9, atol=1e-11)
+
+    check(lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a))
+    check(slice_free_sigreg, lambda z: slice_free_sigreg(z, sync=False))
+    check(lambda z: sliced_sigreg(z[0], a, group=dist.group.WORLD), lambda z: plain_sliced_sigreg(z[0], a))
+
+    # Generators that disagree: the directions are those of the first process.
+    own = SIGReg(50)(mine @ torch.ones(6, 4).double(), torch.Generator().manual_seed(rank))
+    first = random_directions(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(own, plain_sliced_sigreg(x @ torch.ones(6, 4).double(), first))
+
+    # Alone on request, and second derivatives refused.
+    z = mine[0, :, :4].clone().requires_grad_()
+    torch.testing.assert_close(sliced_sigreg(z, a, sync=False), plain_sliced_sigreg(z, a))
+    (slope,) = torch.autograd.grad(sliced_sigreg(z, a), z, create_graph=True)
+    try:
+        slope.sum().backward()
+    except NotImplementedError as error:
+        assert "second derivatives" in str(error)
+    else:
+        raise AssertionError("a second derivative across processes went through")
+    only_me = [dist.new_group([r]) for r in range(world)][rank]
+    assert _group_to_share(True, only_me) is None
+    torch.testing.assert_close(slice_free_sigreg(z, group=only_me), slice_free_sigreg(z, sync=False))
+    dist.destroy_process_group()
+    print("rank", rank, "done")
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_two_processes_score_the_batch_of_both(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), "2", str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for rank, (worker, output) in enumerate(zip(workers, outputs, strict=True)):
+        assert worker.returncode == 0 and f"rank {rank} done" in output, output

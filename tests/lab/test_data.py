@@ -382,7 +382,7 @@ def test_a_wrong_download_is_refused(small, monkeypatch):
         path.write_bytes(flip(path.read_bytes()))
 
     monkeypatch.setattr(FashionMNIST, "download", wrong)
-    with pytest.raises(ValueError, match=r"corrupt .*the download went wrong; run python -m sigreg\.data again"):
+    with pytest.raises(ValueError, match=r"corrupt .*the download went wrong; run python -m sigreg\.lab\.data again"):
         data.fashion_mnist(train=True, whole=True, root=small / "new")
     assert list((small / "new").rglob("*-ubyte")) == []
 
@@ -464,7 +464,7 @@ def test_an_installed_wheel_carries_the_data_and_the_style(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path / "cache"), "SIGREG_FULL": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(site / "sigreg" / "data.py"), "1000"]
-    assert (site / "sigreg" / "_fashion_mnist" / "LICENSE").is_file()
-    for carried in ("_records/power.json", "_records/self_supervised.pt", "_benchmarks/gaussian_regularization.json"):
+    assert done.stdout.split() == [str(site / "sigreg" / "lab" / "data.py"), "1000"]
+    assert (site / "sigreg" / "lab" / "_fashion_mnist" / "LICENSE").is_file()
+    for carried in ("_records/gaussian_regularization_power.json", "_records/self_supervised.pt", "_benchmarks/gaussian_regularization.json"):
         assert (site / "sigreg" / carried).is_file()

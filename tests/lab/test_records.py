@@ -123,7 +123,7 @@ def test_hash_sees_code_but_not_words(tmp_path):
 
 def test_sources_follow_imports_through_the_package(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("import torch\nfrom sigreg.lab.records import load_record\nfrom sigreg import reproduce\n")
+    path.write_text("import torch\nfrom sigreg.lab.records import load_record\nfrom sigreg.lab import reproduce\n")
     names = {records.source_name(source) for source in records.sources_of(path)}
     assert {"mine.py", "sigreg/lab/records.py", "sigreg/lab/reproduce.py", "sigreg/lab/device.py"} <= names
     assert not any("torch" in name for name in names)

@@ -241,7 +241,7 @@ def test_torchrun_gives_every_process_the_group_and_writes_once(toy):
     [
         (["run", "nothing"], "no experiment 'nothing': choose from"),
         (["run", "nothing.py"], "no file nothing.py"),
-        (["run", "power", "--seeds", "0"], "seeds must be an integer of at least 1"),
+        (["run", "gaussian_regularization_power", "--seeds", "0"], "seeds must be an integer of at least 1"),
     ],
 )
 def test_wrong_names_and_numbers(arguments, message, capsys):
@@ -252,7 +252,7 @@ def test_wrong_names_and_numbers(arguments, message, capsys):
 @pytest.mark.parametrize("shard", ["3/2", "0/2", "half", "1/2/3"])
 def test_wrong_shards(shard, capsys):
     with pytest.raises(SystemExit):
-        reproduce.main(["run", "power", "--shard", shard])
+        reproduce.main(["run", "gaussian_regularization_power", "--shard", shard])
     assert "must" in capsys.readouterr().err
 
 

@@ -213,14 +213,6 @@ def test_the_foot_of_a_chapter_names_what_it_ran_on(tmp_path):
     assert provenance.results(path) == "" and provenance.results(tmp_path / "page.md") == ""
 
 
-def test_the_card_of_a_page_has_absolute_addresses():
-    card = load("social_card")
-    tags = card.tags("https://example.org/b", "notebooks/01_x", 'On "A & B"', "It says.", "Book")
-    assert 'property="og:image" content="https://example.org/b/_static/card.png"' in tags
-    assert 'property="og:url" content="https://example.org/b/notebooks/01_x.html"' in tags
-    assert 'content="On &quot;A &amp; B&quot;"' in tags and 'name="description" content="It says."' in tags
-
-
 def test_the_foot_of_a_page_names_release_commit_and_date(tmp_path):
     provenance = load("provenance")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\nversion = "1.2.3"\n')

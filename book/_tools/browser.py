@@ -23,10 +23,12 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import escape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -159,6 +161,21 @@ def chromium() -> str | None:
     """The browser's command, None without one."""
     named = os.environ.get("CHROMIUM")
     return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+
+
+@contextmanager
+def opened(command: str) -> Iterator:
+    """Chromium. Behind the book's own fonts it has matplotlib's, not the machine's: without any it would crash."""
+    from playwright.sync_api import sync_playwright
+
+    fonts = Path(importlib.util.find_spec("matplotlib").submodule_search_locations[0], "mpl-data/fonts/ttf")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        config = Path(folder, "fonts.conf")
+        config.write_text(f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir></fontconfig>")
+        environment = os.environ | {"FONTCONFIG_FILE": str(config)}
+        browser = playwright.chromium.launch(executable_path=command, args=FLAGS, env=environment)
+        yield browser
+        browser.close()
 
 
 def lacking(what: str) -> int:
@@ -390,11 +407,8 @@ def open_menus(tab, home: str, name: str) -> list[str]:
 
 def tour(home: str, command: str, screen: str, names: list[str], shots: Path | None, last: bool) -> list[str]:
     """Visit some pages on one screen; the last tour of a screen also does what is done once."""
-    from playwright.sync_api import sync_playwright
-
     width, height, scheme = SCREENS[screen]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=command, args=FLAGS)
+    with opened(command) as browser:
         tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         problems = [f"{name} ({screen}): {text}" for name in names for text in visit(tab, home, name, shots, screen)]
         if last:
@@ -402,7 +416,6 @@ def tour(home: str, command: str, screen: str, names: list[str], shots: Path | N
             problems += [f"{names[-1]} ({screen}): {text}" for text in found]
         if screen == "wide":
             problems += search(tab, home, names)
-        browser.close()
     return problems
 
 

@@ -14,14 +14,14 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
-from browser import FLAGS, READY, chromium, lacking, serve
+from browser import READY, chromium, lacking, opened, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "encoders-want-to-be-normal.pdf"
 FIRST = "book/index.html"
+START = "book/notation.html"  # all are assembled there, because it has MathJax
 LEFT_OUT = ("book/api.html",)  # a reference to search in, not to read in print
 PLACE = re.compile(r'(<span id="print-version">).*?(</span>)', re.DOTALL)
 LARGEST = 10e6  # bytes
@@ -29,7 +29,7 @@ LARGEST = 10e6  # bytes
 ORDER = """() => [...document.querySelectorAll('nav.bd-links a.internal, nav.bd-links a.reference')]
   .map(a => new URL(a.getAttribute('href'), location.href)).filter(u => !u.hash).map(u => u.pathname.slice(1))"""
 
-# Runs in the first page: fetches the others, makes ids and links unique to their page, and replaces the document.
+# Fetches the pages, makes ids and links unique to their page, and replaces the document.
 ASSEMBLE = r"""async ({ names, book, release }) => {
   const key = name => name.replace(/\.html$/, '').replace(/[^\w]+/g, '-');
   const known = new Set(names), sections = [];
@@ -108,22 +108,19 @@ FOOT = (
 
 def print_book(root: Path, command: str) -> tuple[Path, list[list[str]]]:
     """Print all pages into one file; return it, and its headings, each with the page it stands on."""
-    from playwright.sync_api import sync_playwright
-
     target = root / NAME
-    with serve(root) as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=command, args=FLAGS)
+    with serve(root) as home, opened(command) as browser:
         # The width of the text on A4, so that what fits on the screen fits on the paper.
         tab = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="light")
         tab.set_default_timeout(300_000)
-        tab.goto(f"{home}/{FIRST}", wait_until="load")
+        tab.goto(f"{home}/{START}", wait_until="load")
         tab.evaluate(READY)
         names = dict.fromkeys([FIRST, *tab.evaluate(ORDER)])
         book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
         release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
         settings = {
             "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
-            "book": book.removesuffix(urlsplit(FIRST).path) or home,
+            "book": book.removesuffix(START) or home,
             "release": release,
         }
         if wrong := tab.evaluate(ASSEMBLE, settings):
@@ -134,7 +131,6 @@ def print_book(root: Path, command: str) -> tuple[Path, list[list[str]]]:
         margin = {"top": "18mm", "bottom": "18mm", "left": "14mm", "right": "14mm"}
         tab.pdf(path=target, format="A4", margin=margin, outline=True, tagged=True, print_background=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOT)  # fmt: skip
-        browser.close()
     return target, headings
 
 

@@ -115,7 +115,8 @@ def test_the_setup_cell_and_the_line_of_links_are_completed(root):
     drifted = whole.replace("%pip install --quiet", "!pip install -U")
     (root / "notebooks/02_copy.md").write_text(whole)
     chapter.write_text(drifted)
-    assert [problem.split(": ")[0] for problem in stamp.check(root)] == ["notebooks/01_x.md:12", "notebooks/02_copy.md:3"]
+    places = [problem.split(": ")[0] for problem in stamp.check(root)]
+    assert places == ["notebooks/01_x.md:12", "notebooks/02_copy.md:3"]
     stamp.main(["--root", str(root)])
     assert chapter.read_text() == whole
     assert "Chapter 2 of" in (root / "notebooks/02_copy.md").read_text()

@@ -48,7 +48,9 @@ def present_address(root=ROOT):
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url, branch = config["repository"]["url"].rstrip("/"), config["repository"]["branch"]
     if not re.fullmatch(r"https://github\.com/[\w-]+/[\w.-]+", url):
-        raise SystemExit(f"_config.yml: repository.url is {url!r}: Colab opens only https://github.com/OWNER/REPOSITORY")
+        raise SystemExit(
+            f"_config.yml: repository.url is {url!r}: Colab opens only https://github.com/OWNER/REPOSITORY"
+        )
     return Address(url, branch, config["html"]["baseurl"].rstrip("/") + "/", config["title"])
 
 

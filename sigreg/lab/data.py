@@ -30,10 +30,10 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from sigreg.lab.files import write_whole
 from sigreg.lab.preset import is_full
@@ -307,10 +307,6 @@ def _unzip(source: Path, file: _File, bar, remedy: str, target) -> None:
 
 
 def _progress(total: int, text: str):
-    try:
-        from tqdm import tqdm
-    except ImportError:  # a package of the extra "book"; without it the work is done all the same
-        return contextlib.nullcontext(SimpleNamespace(update=lambda count: None))
     return tqdm(total=total, desc=text, unit="B", unit_scale=True, delay=0.5, leave=False)
 
 

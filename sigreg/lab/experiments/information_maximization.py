@@ -181,12 +181,13 @@ def trace(history, name):
 def summary(record):
     """The headline in plain words."""
     found = table(record)
-    ends = found[list(TRACED)].map(lambda trace: trace[-1], na_action="ignore").groupby(found.cell, sort=False).mean()
-    probe = found.groupby("cell", sort=False).probe_accuracy.mean()
+    shown = found.reindex(columns=["spread", "rank", "rate", "information"]).map(lambda t: t[-1], na_action="ignore")
+    ends = shown.groupby(found.cell, sort=False).mean()
+    probe = 100 * found.groupby("cell", sort=False).probe_accuracy.mean()
     lines = []
     for cell, row in ends.iterrows():
-        traced = [f"{name} {row[name]:.3g}" for name in ("spread", "rank", "rate", "information") if row.notna().all()]
-        lines.append(f"{cell}: " + ", ".join([f"probe {100 * probe[cell]:.1f}%", *traced]))
+        traced = [f"{name} {value:.3g}" for name, value in row.dropna().items()]
+        lines.append(f"{cell}: " + ", ".join([f"probe {probe[cell]:.1f}%", *traced]))
     every, some = collapsed(found)
     lines.append(f"collapsed in every seed: {'; '.join(every) or 'none'}; in some: {'; '.join(some) or 'none'}")
     return "\n".join(lines)

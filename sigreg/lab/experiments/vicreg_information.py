@@ -6,10 +6,10 @@ Each method has one weight to choose.
 
 Parts: ``tune`` tries the same number of weights for each, on one seed and a part of the data, and reads the accuracy on
 images kept from training; :data:`CHOSEN` are the best of them (:func:`sigreg.lab.reading.tuned` reads them off a
-record, and a test compares). ``final`` trains with these on all training images and asks the test images: accuracy of a linear
-probe on the features, what the codes know of the other view (:func:`sigreg.vicreg_information.information_steps`), and
-the bound of Chapter 7 with its terms. ``runner-up`` does the same with the weights of :data:`RUNNER_UP`. ``baseline``
-judges pixels and an untrained network in the same way.
+record, and a test compares). ``final`` trains with these on all training images and asks the test images: accuracy of
+a linear probe on the features, what the codes know of the other view
+(:func:`sigreg.vicreg_information.information_steps`), and the bound of Chapter 7 with its terms. ``runner-up`` does the
+same with the weights of :data:`RUNNER_UP`. ``baseline`` judges pixels and an untrained network in the same way.
 
 Derived in: Chapter 7, sections 7.5 and 7.6.
 """

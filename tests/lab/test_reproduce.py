@@ -291,7 +291,7 @@ def test_wrong_names_and_numbers(arguments, message, capsys):
 @pytest.mark.parametrize("shard", ["3/2", "0/2", "half", "1/2/3"])
 def test_wrong_shards(shard, capsys):
     with pytest.raises(SystemExit):
-        reproduce.main(["run", "power", "--shard", shard])
+        reproduce.main(["run", "gaussian_regularization_power", "--shard", shard])
     assert "must" in capsys.readouterr().err
 
 

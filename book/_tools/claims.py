@@ -29,7 +29,6 @@ OPENING = re.compile(rf"^> \*\*({STATEMENT.pattern})\b", re.MULTILINE)
 FIGURE = re.compile(r"^\s+name:\s*(fig-[\w-]+)\s*$", re.MULTILINE)
 HEADING = re.compile(r"^#{2,3} +(.+?)\s*$", re.MULTILINE)
 SAID = re.compile(rf"\*\*({'|'.join(IDS)}) is ({'|'.join(sorted(VERDICTS, key=len, reverse=True))})\b")
-SECTION = re.compile(r"(\w+)#([\w-]+)")
 
 PREFACE = """# Claims
 

@@ -53,6 +53,7 @@ from tqdm import tqdm
 import sigreg.lab.experiments
 from sigreg.lab import records
 from sigreg.lab.device import default_device
+from sigreg.lab.verdicts import rule_hash
 
 PRESETS = ("default", "full")
 
@@ -150,7 +151,7 @@ class _Job:
         return {"unit": unit, "result": result, "seconds": round(time.perf_counter() - start, 3)}
 
     def facts(self):
-        return records.run_facts(self.sources, self.device)
+        return {**records.run_facts(self.sources, self.device), "rules": rule_hash(self.name)}
 
     def record(self, done, runs):
         distinct = {records.to_json({**run, "date": None}): run for run in runs}

@@ -202,7 +202,8 @@ def rounded(value) -> float:
     >>> rounded(0.123456)
     0.1235
     """
-    return float(f"{float(value):.4g}")
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    return float(f"{value:.4g}")
 
 
 def _answer(name, test, numbers, records, level):

@@ -234,8 +234,8 @@ def _answer(name, test, numbers, records, level):
     word = "no" if "no" in words else "open" if "open" in words else "yes"
     worst = max(several, key=lambda v: v.high) if ask == "below" else min(several, key=lambda v: v.low)
     exact = all(v.low == v.high for v in several)
-    seeds = _shown(worst.seeds, ask, 1) if isinstance(worst, Points) else ""
-    shown = _shown(worst, ask, len(several))
+    seeds = _shown(worst.seeds, ask, bar, 1) if isinstance(worst, Points) else ""
+    shown = _shown(worst, ask, bar, len(several))
     return Answer(**facts, shown=shown, seeds=seeds, word=word, looks=0 if exact else len(several))
 
 
@@ -254,8 +254,10 @@ def _word(v, ask, bar):
     return "yes" if v.low > holds else "no" if v.high <= fails else "open"
 
 
-def _shown(v, ask, count):
-    style = "+.2f" if ask in ("better", "no_worse") else ".3g"
+def _shown(v, ask, bar, count):
+    if ask == "below" and v.low == v.high and abs(v.mean) < bar < 1e-4:
+        return "0 to rounding"  # the digits of rounding differ between machines
+    style = "+.2f" if ask in ("better", "no_worse") else ".2g" if v.low == v.high else ".3g"
     text = f"{v.mean:{style}}" + (f" ({v.low:{style}} to {v.high:{style}})" if v.low != v.high else "")
     return text + (f", the worst of {count}" if count > 1 else "")
 

@@ -153,12 +153,12 @@ def test_verdict_shows_a_box_and_asks_for_all_its_numbers(capsys):
     verdict("P1", identity=1e-16)
     box = capsys.readouterr().out
     assert box.startswith("> **Verdict.** **P1 is confirmed.** An identity")
-    assert "| 1e-16 | below 1e-09 nats | yes |" in box
+    assert "| 0 to rounding | below 1e-09 nats | yes |" in box
     assert all(line.startswith(">") for line in box.splitlines())
     verdict("P1", identity=1.0)
     assert "**P1 is not confirmed.**" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="P2: its rule also reads gap, outside: give them as keyword arguments"):
-        verdict("P2", slope=0)
+    with pytest.raises(ValueError, match="P2: its rule also reads gap: give them as keyword arguments"):
+        verdict("P2", outside=0)
 
 
 def test_the_rules_are_json_and_the_hash_knows_every_part():

@@ -63,6 +63,7 @@ from sigreg.lab.data import DataMissing
 from sigreg.lab.device import default_device
 from sigreg.lab.files import changed_files, sha256_of, write_whole
 from sigreg.lab.pretrained import encoder_sha256
+from sigreg.lab.verdicts import rule_hash
 
 PRESETS = ("default", "full")
 
@@ -168,7 +169,8 @@ class _Job:
         return entry
 
     def facts(self):
-        return records.run_facts([records.PACKAGE, self.experiment.__file__], self.device)
+        facts = records.run_facts([records.PACKAGE, self.experiment.__file__], self.device)
+        return {**facts, "rules": rule_hash(self.name)}
 
     def record(self, done, runs):
         distinct = {records.to_json({**run, "date": None}): run for run in runs}

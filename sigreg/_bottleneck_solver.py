@@ -206,11 +206,11 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
     """Rounds of descent and search at one beta, until the search finds no G above exp(limit)."""
     weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 10)
     for round_ in range(max_rounds):
-        log_lambda = source.log_lambda(weight, q, beta)
+        log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
         g, tops = search(source, q, log_lambda, beta)
-        if g.max() <= limit or round_ == max_rounds - 1:
+        if cost + g.max() <= limit or round_ == max_rounds - 1:
             g, tops = search(source, q, log_lambda, beta, starts)
-            if g.max() <= limit or round_ == max_rounds - 1:
+            if cost + g.max() <= limit or round_ == max_rounds - 1:
                 break
         wanted = g > limit / 10
         weight, q = torch.cat([weight, torch.zeros_like(g[wanted])]), torch.cat([q, tops[wanted]])
@@ -222,7 +222,19 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
             weight, q, phi = fewer
     # No Lagrangian is below (1 - beta) I(X;Y) or below zero, whatever the search may have missed.
     sure = min(1.0, beta) * source.information
-    return Code(weight, q, max(phi - max(g.max().item(), 0.0), sure - 1e-14 * (1 + beta)))
+    return Code(weight, q, max(phi - cost - max(g.max().item(), 0.0), sure - 1e-14 * (1 + beta)))
+
+
+def capped(source, log_lambda, budget):
+    """Multipliers no larger than they need be, and what the bound pays for that.
+
+    Any lambda bounds: min Phi >= sum p log(lambda / p) - log max_q sum lambda e^(-beta d). At the optimum lambda(x) <= 1.
+    An input so rare that no code owes it a word would still raise G to any height near itself; it is worth next to
+    nothing in the first sum, so its lambda may as well be small. All caps together cost about ``budget``.
+    """
+    cap = -(budget / (len(source.px) * source.px)).clamp_max(30)
+    lower = torch.minimum(log_lambda, cap)
+    return lower, (source.px @ (log_lambda - lower)).item()
 
 
 def search(source, q, log_lambda, beta, starts=None):

@@ -307,7 +307,7 @@ def information_bottleneck(
         to_caller = beta.argsort(stable=True).argsort()
         codes = [codes[i] for i in to_caller.tolist()]
         weights, words, settled = weight[to_caller], q[to_caller], change[to_caller] <= tolerance / 20
-    bound = torch.tensor([code.bound for code in codes]).to(beta)
+    bound = torch.tensor([code.bound for code in codes], dtype=torch.float64).to(beta)
     return _curve(source, joint, betas, weights, words, bound, tolerance, relative_tolerance, size, settled)
 
 

@@ -173,7 +173,7 @@ if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     results = []
     for seed in range(1000, 1000 + count):
-        results.append(judge(seed, 20.0))
+        results.append(judge(seed, float(sys.argv[2]) if len(sys.argv) > 2 else 20.0))
         r = results[-1]
         print(f"{seed} {r['inputs']:5d} x {r['targets']:2d} beta {r['beta']:10.4g} words {r['words']:4d} excess {r['excess']:9.2e} "
               f"gap {r['gap']:8.2e} converged {r['converged']} {r['seconds']:.2f} s{'' if holds(r) else '   BROKEN'}", flush=True)

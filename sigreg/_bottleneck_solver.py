@@ -204,7 +204,7 @@ def finest(source, beta, size):
 
 def solve_one(source, beta, weight, q, starts, limit, max_rounds):
     """Rounds of descent and search at one beta, until the search finds no G above exp(limit)."""
-    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 10)
+    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 1000)
     for round_ in range(max_rounds):
         log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
         g, tops = search(source, q, log_lambda, beta)
@@ -217,7 +217,7 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
         weight, q = tidy(*reweigh(source, weight, q, beta), 1e-9 / beta)
         phi = source.step(weight, q, beta)[0].item()
         # Words on one bump become one, which may raise Phi a little; Newton's steps then lower it by far more, or fail.
-        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 10)
+        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 1000)
         if fewer[2] < phi + 1e-11:
             weight, q, phi = fewer
     # No Lagrangian is below (1 - beta) I(X;Y) or below zero, whatever the search may have missed.
@@ -228,7 +228,7 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
 def capped(source, log_lambda, budget):
     """Multipliers no larger than they need be, and what the bound pays for that.
 
-    Any lambda bounds: min Phi >= sum p log(lambda / p) - log max_q sum lambda e^(-beta d). At the optimum lambda(x) <= 1.
+    Any lambda bounds: min Phi >= sum p log(lambda / p) - log max_q sum lambda e^(-beta d). The best has lambda <= 1.
     An input so rare that no code owes it a word would still raise G to any height near itself; it is worth next to
     nothing in the first sum, so its lambda may as well be small. All caps together cost about ``budget``.
     """

@@ -121,9 +121,8 @@ def test_more_inputs_than_any_cover_used_to_hold():
 
 def test_a_search_that_runs_out_of_rounds_says_so():
     joint, _ = problem(4, 60)
-    curve = information_bottleneck(
-        torch.tensor(joint), torch.tensor([6.0], dtype=torch.float64), tolerance=1e-300, relative_tolerance=0, max_rounds=1
-    )
+    strict = {"tolerance": 1e-300, "relative_tolerance": 0, "max_rounds": 1}
+    curve = information_bottleneck(torch.tensor(joint), torch.tensor([6.0], dtype=torch.float64), **strict)
     assert not curve.converged.any() and curve.gap.item() > 0
 
 
@@ -171,11 +170,12 @@ def test_global_threshold_against_many_random_laws(seed):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    results = []
+    patience, results = float(sys.argv[2]) if len(sys.argv) > 2 else 20.0, []
     for seed in range(1000, 1000 + count):
-        results.append(judge(seed, float(sys.argv[2]) if len(sys.argv) > 2 else 20.0))
+        results.append(judge(seed, patience * (0.1 + len(problem(seed)[0]) / 1500)))
         r = results[-1]
-        print(f"{seed} {r['inputs']:5d} x {r['targets']:2d} beta {r['beta']:10.4g} words {r['words']:4d} excess {r['excess']:9.2e} "
-              f"gap {r['gap']:8.2e} converged {r['converged']} {r['seconds']:.2f} s{'' if holds(r) else '   BROKEN'}", flush=True)
+        print(f"{seed} {r['inputs']:5d} x {r['targets']:2d} beta {r['beta']:10.4g} words {r['words']:4d} "
+              f"excess {r['excess']:9.2e} gap {r['gap']:8.2e} converged {r['converged']} {r['seconds']:.2f} s"
+              f"{'' if holds(r) else '   BROKEN'}", flush=True)
     print(f"{sum(map(holds, results))} of {count} hold; {sum(r['converged'] for r in results)} converged; "
           f"largest excess of those {max(r['excess'] for r in results if r['converged']) / BIT:.2e} bits")

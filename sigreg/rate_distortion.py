@@ -30,8 +30,8 @@ class InformationCurve:
 
     ``betas`` (B,); ``rate`` (B,) = I(X;W) and ``relevance`` (B,) = I(W;Y) in nats; ``encoder`` (B, X, K) = p(w|x);
     ``decoder`` (B, K, Y) = p(y|w); ``marginal`` (B, K) = p(w), codewords sorted by falling probability, unused ones
-    with probability zero; ``gap`` (B,) in nats: the distance to the optimum that the search could not exclude
-    (see :func:`information_bottleneck`); ``converged`` (B,): whether the stopping test was met.
+    with probability zero; ``gap`` (B,) in nats: a bound on the distance to the optimum, as good as the search behind it
+    (see :func:`information_bottleneck`); ``converged`` (B,): whether that gap is within the tolerance asked for.
     """
 
     betas: torch.Tensor
@@ -121,7 +121,9 @@ def rate_and_relevance(joint, encoder):
 
 
 def critical_beta(joint):
-    r"""Where the trivial code stops being a local minimum: 1 / rho^2, rho the maximal correlation.
+    r"""Where the trivial code stops beating all codes near it: 1 / rho^2, rho the maximal correlation.
+
+    Near means that p(w|x) / p(w) is close to one for every x and w.
 
     .. math:: \beta_c = 1 / \lambda_{\max}(C), \qquad
               C_{yy'} = \sum_x p(x) \frac{(p(y|x) - p(y)) (p(y'|x) - p(y'))}{\sqrt{p(y)\, p(y')}}
@@ -316,11 +318,12 @@ def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, gene
 
     .. math:: \min_{p(w|x)} \; I(X;W)^2 - \lambda\, I(W;Y)
 
-    Where the curve is straight (deterministic labels: I(W;Y) = I(X;W) up to H(Y)), the plain Lagrangian has the
-    same value all along, and can only jump from one end to the other. The square is strictly convex in the rate and
-    picks one point, here I(X;W) = min(lambda / 2, H(Y)). Each step is Blahut and Arimoto's with
-    beta = lambda / (2 I(X;W)), taken in part: the log encoder moves by a fraction that is halved until the objective
-    does not rise.
+    Where the curve is straight, the plain Lagrangian has the same value all along, and can only jump from one end
+    to the other. Deterministic labels make all of it straight, I(W;Y) = I(X;W) up to H(Y); other laws, labels
+    blurred over classes among them, can have a straight stretch at the origin (Benger, Asoodeh and Chen 2023). The
+    square is strictly convex in the rate and picks one point, here I(X;W) = min(lambda / 2, H(Y)). Each step is
+    Blahut and Arimoto's with beta = lambda / (2 I(X;W)), taken in part: the log encoder moves by a fraction that is
+    halved until the objective does not rise.
 
     Args:
         joint: p(x, y), shape (X, Y).

@@ -14,6 +14,7 @@ from torch.func import grad, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sigreg.gaussian_regularization as gr
+from sigreg import _slice_free, _sliced
 from sigreg._kummer import kummer
 from sigreg.gaussian_regularization import (
     SIGReg,
@@ -87,8 +88,9 @@ def test_formula_against_quadrature_of_the_integral():
 def test_blocks_do_not_show(monkeypatch):
     z, a = gaussian(3, 40, 5), directions_for(200, 5)
     whole = value_and_grad(lambda z: sliced_sigreg(z, a), z)
-    monkeypatch.setattr(gr, "_block_entries", lambda like: 100)
-    monkeypatch.setattr(gr, "_PROJECTION_ENTRIES", 64 * 3 * 40)
+    monkeypatch.setattr(_sliced, "block_entries", lambda like: 100)
+    monkeypatch.setattr(_slice_free, "block_entries", lambda like: 100)
+    monkeypatch.setattr(_sliced, "_PROJECTION_ENTRIES", 64 * 3 * 40)
     torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), whole)
     free = value_and_grad(slice_free_sigreg, z)
     monkeypatch.undo()
@@ -204,7 +206,7 @@ def test_slice_free_is_rotation_invariant_and_its_blocks_are_the_formula():
     rotation = torch.linalg.qr(gaussian(6, 6, seed=5))[0]
     torch.testing.assert_close(slice_free_sigreg(z @ rotation), slice_free_sigreg(z))
     value, (slope,) = value_and_grad(slice_free_sigreg, z)
-    plain, (plain_slope,) = value_and_grad(lambda z: gr._plain_slice_free_per_view(z[None])[0], z)
+    plain, (plain_slope,) = value_and_grad(lambda z: _slice_free.plain_slice_free(z[None])[0], z)
     torch.testing.assert_close(value, plain, rtol=1e-11, atol=0)
     torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-13)
 
@@ -233,7 +235,7 @@ def test_func_transforms():
     z, a = gaussian(5, 12, 4), directions_for(9, 4)
     pairs = [
         (lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a)),
-        (slice_free_sigreg, lambda z: gr._plain_slice_free_per_view(z[None])[0]),
+        (slice_free_sigreg, lambda z: _slice_free.plain_slice_free(z[None])[0]),
     ]
     for fast, plain in pairs:
         torch.testing.assert_close(vmap(fast)(z), torch.stack([plain(view) for view in z]))
@@ -278,7 +280,7 @@ def test_compile_keeps_one_graph():
 def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    monkeypatch.setattr(gr, "_group_to_share", lambda sync, group: dist.group.WORLD)
+    monkeypatch.setattr(gr, "shared_group", lambda sync, group: dist.group.WORLD)
     torch._dynamo.reset()
     try:
         z, a = gaussian(16, 4), directions_for(8, 4)
@@ -294,8 +296,8 @@ def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch is older than the operations checked")
 def test_compiled_operations_keep_their_promises():
     for z in (gaussian(2, 5, 4).requires_grad_(), gaussian(1, 5, 4).bfloat16()):
-        torch.library.opcheck(gr._compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
-        torch.library.opcheck(gr._compiled_slice_free, (z, z.requires_grad))
+        torch.library.opcheck(_sliced.compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
+        torch.library.opcheck(_slice_free.compiled_slice_free, (z, z.requires_grad))
 
 
 def test_import_leaves_the_compiler_alone():
@@ -506,8 +508,8 @@ WORKER = """
         slice_free_sigreg,
         sliced_sigreg,
         plain_sliced_sigreg,
-        _group_to_share,
     )
+    from sigreg._distributed import shared_group
 
     torch.set_num_threads(1)
     rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -552,7 +554,7 @@ WORKER = """
     else:
         raise AssertionError("a second derivative across processes went through")
     only_me = [dist.new_group([r]) for r in range(world)][rank]
-    assert _group_to_share(True, only_me) is None
+    assert shared_group(True, only_me) is None
     torch.testing.assert_close(slice_free_sigreg(z, group=only_me), slice_free_sigreg(z, sync=False))
     dist.destroy_process_group()
     print("rank", rank, "done")

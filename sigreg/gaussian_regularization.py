@@ -806,7 +806,7 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
         \qquad \hat\varphi(t) = \tfrac1N \sum_n e^{i t x_n}, \quad x_n = \sqrt2\,\bigl(|z_n| - \sqrt{D - 1/2}\bigr)
 
     with :math:`\varphi_D` the characteristic function of x for a Gaussian code. On Gaussian codes its mean is
-    :func:`radial_null_mean`; its gradient with respect to one code is never longer than :math:`6\sqrt2`. It says
+    :func:`radial_null_mean`; its gradient with respect to one code is never longer than :math:`8\sqrt2`. It says
     nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots). Where
     several processes train together, each scores its own codes.
 

@@ -48,7 +48,7 @@ def test_in_high_dimension_the_null_mean_is_that_of_a_slice():
 def test_the_pull_on_a_code_is_bounded(scale):
     z = (scale * normal(20, 5)).requires_grad_()
     (gradient,) = torch.autograd.grad(radial_sigreg(z), z)
-    assert gradient.isfinite().all() and gradient.norm(dim=1).max() < 6 * math.sqrt(2)
+    assert gradient.isfinite().all() and gradient.norm(dim=1).max() < 8 * math.sqrt(2)
     assert torch.autograd.gradcheck(radial_sigreg, (normal(6, 4).requires_grad_(),))
 
 

@@ -7,6 +7,7 @@ directions in closed form (:func:`slice_free_sigreg`). A healthy value is near 1
 """
 
 import copy
+import functools
 import math
 import warnings
 
@@ -577,7 +578,7 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
     """
     require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
     knots, t_max = _require_grid(knots, t_max)
-    dim, dtype = z.shape[-1], _compute_dtype(z)
+    dim, dtype = z.shape[-1], compute_dtype(z)
     t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
     x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)

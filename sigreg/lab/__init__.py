@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-NEEDED = ("IPython", "matplotlib", "pandas", "PIL", "scipy", "seaborn", "sklearn", "torchvision", "tqdm")
+NEEDED = ("IPython", "matplotlib", "pandas", "PIL", "scipy", "seaborn", "sklearn", "torchvision", "tqdm", "yaml")
 
 if _missing := [name for name in NEEDED if find_spec(name) is None]:
     raise ModuleNotFoundError(f"sigreg.lab needs {', '.join(_missing)}: pip install 'sigreg[book]'")

@@ -30,13 +30,17 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.display import display
+from scipy import stats
 
 from sigreg.lab.figures import Interval, interval
 from sigreg.lab.notebook import table
+from sigreg.lab.reading import by_seed, common_rates, few_label_runs, paired
 from sigreg.lab.records import PACKAGE, load_record
+from sigreg.lab.records import table as rows_of
 
 WORDS = {
     "confirmed": "All tests of the rule hold.",
@@ -333,14 +337,12 @@ def points(a, b, images, level) -> Points:
     >>> print(f"{v.mean:+.2f} ({v.low:+.2f} to {v.high:+.2f})")
     +0.00 (-0.81 to +0.81)
     """
-    from scipy.stats import norm
-
     if len(a) != len(b):
         raise ValueError(f"a and b must be paired by seed, got {len(a)} and {len(b)} values")
     gains = [100 * (x - y) for x, y in zip(a, b, strict=True)]
     seeds = over(gains, level)
     p, q = sum(a) / len(a), sum(b) / len(b)
-    noise = 100 * norm.ppf((1 + level) / 2) * math.sqrt((p * (1 - p) + q * (1 - q)) / images)
+    noise = 100 * stats.norm.ppf((1 + level) / 2) * math.sqrt((p * (1 - p) + q * (1 - q)) / images)
     half = math.hypot(seeds.mean - seeds.low, noise)
     return Points(seeds.mean, seeds.mean - half, seeds.mean + half, over(gains, 0.95))
 
@@ -355,98 +357,91 @@ def _power(*laws):
     """Share of samples in which 256 slices notice a departure, for 256 codes in 64 dimensions; Wilson's interval."""
 
     def measure(read, level):
-        from scipy.stats import binomtest
-
         stored = read("gaussian_regularization_power")["units"]
         units = [e for e in stored if (e["unit"]["N"], e["unit"]["D"]) == (256, 64)]
         drawn, found = sum(e["unit"]["replicates"] for e in units), []
         for law in laws:
             hits = sum(e["result"]["rejections"][law]["mean_256"] for e in units)
-            ends = binomtest(hits, drawn).proportion_ci(level, "wilson")
+            ends = stats.binomtest(hits, drawn).proportion_ci(level, "wilson")
             found.append(Interval(hits / drawn, ends.low, ends.high))
         return found
 
     return measure
 
 
+def _sweep(read, name="conditional_bottleneck"):
+    found = rows_of(read(name))
+    return found[found.part == "sweep"]
+
+
 def _at_equal_rate(record, baseline):
     """Accuracy of one code of the repaired loss and another, at three equal conditional rates: least, middle, most."""
 
     def measure(read, level):
-        from sigreg.lab.experiments import conditional_bottleneck as experiment
-
-        found = experiment.networks(read(record)["units"])
-        if baseline not in {network["method"] for network in found}:
+        found = _sweep(read, record)
+        if baseline not in set(found.method):
             return None
-        rates = experiment.common_rates(found, ("pairwise", baseline), points=3)
-        seeds = sorted({network["seed"] for network in found})
-        sides = [
-            [[experiment.at_rate(found, method, seed, "accuracy_one", rate) for seed in seeds] for rate in rates]
-            for method in ("pairwise", baseline)
-        ]
-        return [points(a, b, TEST_IMAGES[True], level) for a, b in zip(*sides, strict=True)]
+        rates = common_rates(found, ("pairwise", baseline), points=3)
+
+        def curves(method):
+            for _, mine in found[found.method == method].sort_values("conditional_rate").groupby("seed"):
+                yield np.interp(np.log(rates), np.log(mine.conditional_rate), mine.accuracy_one)
+
+        sides = zip(
+            np.transpose([*curves("pairwise")]).tolist(), np.transpose([*curves(baseline)]).tolist(), strict=True
+        )
+        return [points(a, b, TEST_IMAGES[True], level) for a, b in sides]
 
     return measure
 
 
-def _sweep(quantity, change):
-    """For each weight of the rate a number made from two methods' networks, over seeds."""
-
-    def measure(read, level):
-        from sigreg.lab.experiments import conditional_bottleneck as experiment
-
-        found = experiment.networks(read("conditional_bottleneck")["units"])
-        by = {(n["method"], n["beta"], n["seed"]): n for n in found}
-        return change(by, sorted({n["seed"] for n in found}), experiment.BETAS, quantity, level)
-
-    return measure
+def _rises(read, level):
+    """Relevance of the repaired loss at one weight of the rate less that at the next larger one."""
+    found = _sweep(read)
+    by_weight = [by_seed(found, "relevance", method="pairwise", beta=b) for b in sorted(set(found.beta) - {0.0})]
+    return [over((a - b).tolist(), level) for a, b in pairwise(by_weight)]
 
 
-def _rises(by, seeds, betas, quantity, level):
-    values = [[by["pairwise", beta, seed][quantity] for seed in seeds] for beta in betas]
-    return [over([x - y for x, y in zip(a, b, strict=True)], level) for a, b in pairwise(values)]
+def _short_of_bound(read, level):
+    """By how much relevance stays below min(I(X;W), H(Y)) of ten equal classes, for each weight."""
+    found = _sweep(read)
+    found = found[found.method == "pairwise"]
+    lost = found.rate.clip(upper=math.log(10)) - found.relevance
+    return [over(values.tolist(), level) for _, values in lost.groupby(found.beta)]
 
 
-def _short_of_bound(by, seeds, betas, _, level):
-    """By how much relevance stays below min(I(X;W), H(Y)) of ten equal classes."""
-    cells = [[by["pairwise", b, s] for s in seeds] for b in betas]
-    return [over([min(n["rate"], math.log(10)) - n["relevance"] for n in cell], level) for cell in cells]
-
-
-def _runs_away(by, seeds, betas, quantity, level):
-    return over([by["minibatch", betas[0], s][quantity] - by["pairwise", betas[0], s][quantity] for s in seeds], level)
+def _runs_away(read, level):
+    found = _sweep(read)
+    return over(
+        paired(found, *({"method": m, "beta": 0.01} for m in ("minibatch", "pairwise")), "conditional_rate"), level
+    )
 
 
 def _few_labels(record, method, baseline):
     """A paired difference at 100 labels, in points."""
 
     def measure(read, level):
-        from sigreg.lab.experiments import semi_supervised, semi_supervised_pretrained
-
-        module, where = semi_supervised_pretrained, {}
-        if record == "semi_supervised":
-            module, where = semi_supervised, {"stage": "joint"}
-        runs = module.runs(read(record))
-        a, b = (semi_supervised.over_draws(runs, labels=100, **where, **choice) for choice in (method, baseline))
-        seeds = sorted(set(a) & set(b))
-        return points([a[s] for s in seeds], [b[s] for s in seeds], TEST_IMAGES[True], level)
+        runs = few_label_runs(read(record))
+        chosen = {"labels": 100, "stage": "joint"}
+        return _paired_points(runs, {**chosen, **method}, {**chosen, **baseline}, level, TEST_IMAGES[True])
 
     return measure
+
+
+def _paired_points(found, method, baseline, level, images, quantity="accuracy"):
+    a, b = (by_seed(found, quantity, **where) for where in (method, baseline))
+    seeds = sorted(set(a.index) & set(b.index))
+    return points(a[seeds].tolist(), b[seeds].tolist(), images, level)
 
 
 def _without_labels(record, baseline, quantity="accuracy"):
     """SIGReg's features less another method's, in points."""
 
     def measure(read, level):
-        from sigreg.lab.experiments import self_supervised, self_supervised_sweeps
-
-        stored = read(record)
-        if record == "self_supervised":
-            by = self_supervised.by_method(stored, quantity)
-            return points(by["sigreg"], by[baseline], TEST_IMAGES[True], level)
-        rows = self_supervised_sweeps.rows_of(stored, "methods")
-        a, b = (self_supervised_sweeps.column(rows, quantity, method=m) for m in ("sigreg", baseline))
-        return points(a, b, TEST_IMAGES[False], level)
+        found = rows_of(read(record))
+        where = {"part": "methods"} if record == "self_supervised_sweeps" else {}
+        sides = ({**where, "method": method} for method in ("sigreg", baseline))
+        return _paired_points(found, *sides, level, TEST_IMAGES[bool(found.whole.all())], quantity)
 
     return measure
 
@@ -459,68 +454,58 @@ def _enforced(read, level):
 
 def _rate_ranks(read, level):
     """Spearman's correlation of the rate with neighbours' accuracy over settings; the interval by resampling."""
-    from scipy.stats import spearmanr
-
-    rows = [e["result"] for e in read("self_supervised_sweeps")["units"] if e["unit"]["part"] == "predicts"]
-    x, y = (torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in ("rate", "knn"))
-    draws = torch.randint(len(rows), (2000, len(rows)), generator=torch.Generator().manual_seed(0))
-    found = torch.tensor([spearmanr(x[d], y[d]).statistic for d in draws], dtype=torch.float64)
-    tail = (1 - level) / 2
-    low, high = found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(float(spearmanr(x, y).statistic), low, high)
+    found = rows_of(read("self_supervised_sweeps"))
+    x, y = (found[found.part == "predicts"][key].to_numpy(float) for key in ("rate", "knn"))
+    draws = np.random.default_rng(0).integers(len(x), size=(2000, len(x)))
+    drawn = [stats.spearmanr(x[d], y[d]).statistic for d in draws]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(stats.spearmanr(x, y).statistic), float(low), float(high))
 
 
 def _collapse(read, level):
-    swept = [e for e in read("self_supervised_sweeps")["units"] if e["unit"]["part"] == "weight"]
-    return over([e["result"]["code_variance"] for e in swept if e["unit"]["weight"] == 0], level)
+    found = rows_of(read("self_supervised_sweeps"))
+    return over(by_seed(found, "code_variance", part="weight", weight=0.0).tolist(), level)
 
 
 def _features(method):
     def measure(read, level):
-        from sigreg.lab.experiments import vicreg_information as experiment
-
-        record = read("vicreg_information")
-        a, b = ([r["accuracy"] for r in experiment.results(record, m)] for m in (method, "vicreg"))
-        return points(a, b, TEST_IMAGES[True], level)
+        found = rows_of(read("vicreg_information"))
+        sides = ({"part": "final", "method": name} for name in (method, "vicreg"))
+        return _paired_points(found, *sides, level, TEST_IMAGES[True])
 
     return measure
 
 
 def _above_floor(read, level):
     """The log-determinant's claim less InfoNCE's floor, for every method, in nats."""
-    from sigreg.lab.experiments import vicreg_information as experiment
-
-    record = read("vicreg_information")
-    steps = [[r["steps"] for r in experiment.results(record, m)] for m in experiment.METHODS]
-    return [over([s["logdet"] - s["contrastive"] for s in seeds], level) for seeds in steps]
+    found = rows_of(read("vicreg_information"))
+    found = found[found.part == "final"]
+    excess = found["steps.logdet"] - found["steps.contrastive"]
+    return [over(values.tolist(), level) for _, values in excess.groupby(found.method, sort=False)]
 
 
 def _cells(quantity, *names):
     """The last value of a quantity in cells of the cube; None where a cell was not run."""
 
     def measure(read, level):
-        from sigreg.lab.experiments import information_maximization as experiment
-
-        found = experiment.over_seeds(read("information_maximization"), quantity)
-        if not set(names) <= set(found):
+        found = rows_of(read("information_maximization"))
+        if not set(names) <= set(found.cell):
             return None
-        return [over([trace[-1] for trace in found[name]], level) for name in names]
+        return [over(by_seed(found, quantity, cell=name).str[-1].tolist(), level) for name in names]
 
     return measure
 
 
 def _rank_lost(read, level):
-    from sigreg.lab.experiments import information_maximization as experiment
-
-    found = experiment.over_seeds(read("information_maximization"), "rank")
-    pairs = zip(found["stop-gradient + predictor"], found["regulariser"], strict=True)
-    return over([a[-1] - b[-1] for a, b in pairs], level)
+    found = rows_of(read("information_maximization"))
+    a, b = (by_seed(found, "rank", cell=cell).str[-1] for cell in ("stop-gradient + predictor", "regulariser"))
+    return over((a - b).tolist(), level)
 
 
 MEASURES = {
     ("P6", "shared"): _power("wrong scale", "heavy tails"),
     ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
-    ("P7", "plain"): _sweep("conditional_rate", _runs_away),
+    ("P7", "plain"): _runs_away,
     ("P7", "labels"): _few_labels("semi_supervised", {"name": "rate"}, {"name": "labels"}),
     ("P8", "untrained"): _without_labels("self_supervised", "random"),
     ("P8", "ranks"): _rate_ranks,
@@ -534,8 +519,8 @@ MEASURES = {
     ("P9", "whole"): _without_labels("self_supervised", "vicreg"),
     ("P9", "neighbours"): _without_labels("self_supervised", "vicreg", "knn"),
     ("P9", "subset"): _without_labels("self_supervised_sweeps", "vicreg"),
-    ("P10", "rises"): _sweep("relevance", _rises),
-    ("P10", "bound"): _sweep("relevance", _short_of_bound),
+    ("P10", "rises"): _rises,
+    ("P10", "bound"): _short_of_bound,
     ("P11", "large"): _at_equal_rate("conditional_bottleneck_batch", "variational_ceb"),
     ("P11", "moments"): _at_equal_rate("conditional_bottleneck_batch", "moments"),
     ("P11", "ceb"): _at_equal_rate("conditional_bottleneck", "variational_ceb"),

@@ -114,7 +114,7 @@ def test_a_run_writes_the_hashes_of_its_rules_and_a_changed_rule_shows(tmp_path)
     assert set(rule_hash("vicreg_information")) == {"V2", "V3", "V4"} and rule_hash("no_such") == {}
     toy_experiment = tmp_path / "vicreg_information.py"
     toy_experiment.write_text(
-        '"""A toy."""\nSEEDS = {"default": 1, "full": 1}\ndef units(preset, seeds): return [{"seed": 0}]\n'
+        '"""A toy."""\nVERSION = 1\nSEEDS = {"default": 1, "full": 1}\ndef units(preset, seeds): return [{"seed": 0}]\n'
         'def run_unit(unit, device): return {"a": 1.0}\ndef summary(record): return ""\n'
     )
     (run,) = reproduce.live(str(toy_experiment), device="cpu")["provenance"]["runs"]

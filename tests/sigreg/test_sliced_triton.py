@@ -140,6 +140,7 @@ def test_kernel_never_drops_nan():
 
 
 @kernel
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_kernel_under_transforms():
     z, a = gaussian(4, 12, 3), directions_for(5, 3)
     each = torch.stack([grad(lambda z: plain_sliced_sigreg(z, a))(view) for view in z])

@@ -86,7 +86,7 @@ def methods(n, d, m, device, names):
 
 def product_form(z, directions, knots=17, t_max=3.0):
     """SIGReg by the package's product form, without buffers or blocks, for a compiler to fuse."""
-    grid = [tensor.to(z) for tensor in grid_constants(knots, t_max)]
+    grid = [torch.from_numpy(array).to(z) for array in grid_constants(knots, t_max)]
     return _product_form(z, directions, t_max / (knots - 1), *grid)
 
 

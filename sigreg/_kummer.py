@@ -61,6 +61,12 @@ class _Kummer(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         ctx.a, ctx.b, u = inputs
         ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
+
+    @staticmethod
+    def jvp(ctx, _a, _b, tangent):
+        (u,) = ctx.saved_tensors
+        return tangent * (-ctx.a / ctx.b) * kummer(ctx.a + 1, ctx.b + 1, u)
 
     @staticmethod
     def backward(ctx, grad):

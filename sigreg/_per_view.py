@@ -30,6 +30,15 @@ def full_precision(like):
     return torch.autocast(like.device.type, enabled=False)
 
 
+def refuse_nested_forward():
+    """PyTorch does not differentiate a jvp rule by a second forward mode, and would return a wrong number."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack) > 1:
+        raise NotImplementedError(
+            "forward mode over forward mode is not supported: use torch.func.hessian (jacfwd over jacrev)"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Called eagerly
 # ---------------------------------------------------------------------------------------------------------
@@ -76,6 +85,7 @@ class _PerView(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, z_tangent, directions_tangent, *_):
+        refuse_nested_forward()
         if ctx.plain is None:
             raise NotImplementedError("forward-mode derivatives are not shared across processes: use sync=False")
         z, directions, slope = ctx.saved_tensors
@@ -123,6 +133,7 @@ class _ScaleSlope(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, grad_tangent, slope_tangent, _, z_tangent, directions_tangent):
+        refuse_nested_forward()
         grad, slope, z, directions = ctx.saved_tensors
         tangent = torch.zeros_like(z)
         if grad_tangent is not None:

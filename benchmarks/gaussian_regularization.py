@@ -32,6 +32,7 @@ import time
 import torch
 
 import sigreg.gaussian_regularization as ours
+from sigreg._sliced import grid_constants
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 KEEP_PAGES = {  # glibc: never hand memory back, so that no buffer is made of fresh pages
@@ -85,7 +86,7 @@ def methods(n, d, m, device, names):
 
 def product_form(z, directions, knots=17, t_max=3.0):
     """SIGReg by the package's product form, without buffers or blocks, for a compiler to fuse."""
-    grid = [tensor.to(z) for tensor in ours._grid(knots, t_max)]
+    grid = [tensor.to(z) for tensor in grid_constants(knots, t_max)]
     return _product_form(z, directions, t_max / (knots - 1), *grid)
 
 

@@ -74,8 +74,8 @@ def best_known(joint, betas, restarts):
     return torch.stack(values).amin(0)
 
 
-def beside_embo(concentration, repeats, restarts):
-    joint = random_joint(256, 16, concentration)
+def beside_embo(inputs, concentration, repeats, restarts):
+    joint = random_joint(inputs, 16, concentration)
     theirs, ours = [], []
     for _ in range(repeats):
         seconds, (betas, rate, relevance) = timed(embo_curve, joint)
@@ -88,7 +88,7 @@ def beside_embo(concentration, repeats, restarts):
     best = torch.minimum(torch.minimum(best_known(joint, betas, restarts), value), embo_value)
     ratios = [t / o for t, group in zip(theirs, zip(*[iter(ours)] * 3, strict=True), strict=True) for o in group]
     return {
-        "concentration": concentration,
+        "inputs": inputs, "concentration": concentration,
         "embo seconds": theirs,
         "ours seconds": ours,
         "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
@@ -97,6 +97,22 @@ def beside_embo(concentration, repeats, restarts):
         "ours worst gap, bits": (value - best).max().item(),
         "ours certified gap, bits": curve.gap.max().item() * BITS,
         "most codewords": int((curve.marginal > 1e-6).sum(1).max()),
+    }
+
+
+def many_inputs():
+    """Seconds, gaps and the loss against W = X for 1000 inputs, 10 targets and five betas."""
+    generator = torch.Generator().manual_seed(0)
+    rows = (-torch.rand(1000, 10, generator=generator, dtype=torch.float64).log()) ** 2
+    joint = rows / rows.sum(1, keepdim=True) / 1000
+    betas = torch.tensor([2.0, 5.0, 15.0, 50.0, 200.0], dtype=torch.float64)
+    start = time.process_time()
+    curve = information_bottleneck(joint, betas)
+    rate, relevance = rate_and_relevance(joint, torch.eye(1000, dtype=torch.float64))
+    return {
+        "cpu seconds": time.process_time() - start, "betas": betas.tolist(), "gap": curve.gap.tolist(),
+        "converged": curve.converged.tolist(), "codewords": (curve.marginal > 1e-9).sum(1).tolist(),
+        "Lagrangian above that of W = X, nats": (curve.lagrangian - rate + betas * relevance).tolist(),
     }
 
 
@@ -159,23 +175,28 @@ def main():
             "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
         "threads": torch.get_num_threads(), "cores": os.cpu_count(),
-        "problem": "|X| = 256, |Y| = 16, 50 betas",
+        "problem": "|Y| = 16, 50 betas",
         "beside embo": [
-            beside_embo(c, 1 if quick else n, 1 if quick else 4) for c, n in ((0.5, 2), (1.0, 1), (0.1, 1))
+            beside_embo(x, c, 1 if quick else n, 1 if quick else 4)
+            for x, c, n in ((256, 0.5, 2), (256, 1.0, 1), (256, 0.1, 1), (512, 0.1, 1), (1024, 0.1, 1))
+            if not (quick and x > 256)
         ],
+        "many inputs": many_inputs(),
         "dit": try_dit(),
-        "growth": growth([256, 1000, 4000, 16000, 60000], [10, 20, 50]),
+        "growth": growth([256, 1000, 4000, 16000], [10, 20, 50]),
     }
     print(f"{results['problem']}; {results['threads']} thread(s); versions {results['versions']}\n")
-    print("| rows p(y given x) | embo, s | ours, s | ratio (range) | embo's gap, bits (betas off) ", end="")
+    print("| inputs | rows p(y given x) | embo, s | ours, s | ratio (range) | embo's gap, bits (betas off) ", end="")
     print("| our gap, bits | certified, bits |")
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for r in results["beside embo"]:
         m, low, high = r["ratio"]
-        print(f"| Dirichlet({r['concentration']}) | {statistics.median(r['embo seconds']):.1f} "
+        print(f"| {r['inputs']} | Dirichlet({r['concentration']}) | {statistics.median(r['embo seconds']):.1f} "
               f"| {statistics.median(r['ours seconds']):.2f} | {m:.1f} ({low:.1f} to {high:.1f}) "
               f"| {r['embo worst gap, bits']:.1e} ({r['embo betas off by more than 1e-3 bits']} of 50) "
               f"| {r['ours worst gap, bits']:.1e} | {r['ours certified gap, bits']:.1e} |")
+    many = results["many inputs"]
+    print(f"\n1000 inputs, 10 targets, 5 betas: {many['cpu seconds']:.1f} s, largest gap {max(many['gap']):.1e} nats")
     print(f"\n{results['dit']}\n\n| inputs | codewords | seconds for 3 betas |\n|---|---|---|")
     for r in results["growth"]:
         print(f"| {r['inputs']} | {r['codewords']} | {r['seconds']:.2f} |")

@@ -3,16 +3,18 @@
 import torch
 
 
-def require_floating(name, value, ndim, shape):
-    """Return ``value`` if it is a non-empty floating tensor with ``ndim`` dimensions (an int or a tuple)."""
+def require_floating(name, value, ndim, shape, empty=False):
+    """Return ``value`` if it is a non-empty floating tensor with ``ndim`` dimensions (an int or several)."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape {shape}, got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(f"{name} must have a floating dtype, got {value.dtype}: convert it with .float() or .double()")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}: convert it with .to_dense()")
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if value.ndim not in allowed:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-    if value.numel() == 0:
+    if value.numel() == 0 and not empty:
         raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}, expected {shape} and at least one entry")
     return value
 

@@ -6,20 +6,24 @@ directions in closed form (:func:`slice_free_sigreg`). A healthy value is near 1
 :func:`sigreg_null_mean`.
 """
 
+import copy
 import functools
 import math
-from typing import NamedTuple
+import warnings
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from sigreg._kummer import kummer
+from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
+from sigreg._per_view import compute_dtype
+from sigreg._slice_free import slice_free
+from sigreg._sliced import grid_constants, sliced
 from sigreg._validate import require_floating
 
 __all__ = [
     "SIGReg",
+    "backward_in_parts",
     "epps_pulley",
     "epps_pulley_closed_form",
     "radial_null_mean",
@@ -139,16 +143,16 @@ def sigreg_null_mean(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, Proposition 4.8.
+        Chapter 4, Proposition 4.4.
 
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
     """
     if t_max == math.inf:
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
-    grid = _grid(*_require_grid(knots, t_max))
+    grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
-    return float(weight @ (1 - gaussian.square()))
+    return float(weight @ (1 - gaussian**2))
 
 
 def sigreg_collapse_value(knots=17, t_max=3.0):
@@ -163,16 +167,16 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, Proposition 4.6.
+        Chapter 4, Proposition 4.4.
 
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
     """
     if t_max == math.inf:
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
-    grid = _grid(*_require_grid(knots, t_max))
+    grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
-    return float(weight @ (1 - gaussian).square())
+    return float(weight @ (1 - gaussian) ** 2)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -208,9 +212,11 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
     """
     _require_count("num_slices", num_slices, 1)
     _require_count("dim", dim, 1)
-    drawn_on = device if generator is None else generator.device
-    directions = torch.randn(num_slices, dim, generator=generator, device=drawn_on, dtype=torch.float32)
-    directions = directions.to(device=drawn_on if device is None else device, dtype=dtype or torch.get_default_dtype())
+    return _unit_rows(num_slices, dim, generator, device, dtype)
+
+
+def _unit_rows(num_slices, dim, generator, device, dtype):
+    directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
     return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
 
 
@@ -244,8 +250,8 @@ def epps_pulley(x, *, knots=17, t_max=3.0):
     """
     require_floating("x", x, 2, "(N, M)")
     knots, t_max = _require_grid(knots, t_max)
-    samples = x.to(_compute_dtype(x)).T.unsqueeze(-1)  # (M, N, 1): every column is a view of dimension one
-    return _statistic_per_view(samples, samples.new_ones(1, 1), knots, t_max, None)
+    samples = x.to(compute_dtype(x)).T.unsqueeze(-1)  # (M, N, 1): every column is a view of dimension one
+    return sliced(samples, samples.new_ones(1, 1), knots, t_max, None, _plain_per_view)
 
 
 def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
@@ -255,28 +261,35 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
 
     with T as in :func:`epps_pulley`. Value and gradient equal :func:`plain_sliced_sigreg` to rounding, but nothing
     of size N x M x knots is ever made, and the gradient with respect to ``z`` is made together with the value, so
-    that ``backward`` only scales it. The gradient with respect to ``directions`` and second derivatives come from
-    the plain formula, at its cost. Under autocast the two matrix products run in the autocast dtype; the
-    trigonometry stays in float32.
+    that ``backward`` only scales it. The gradient with respect to ``directions``, forward-mode and second derivatives
+    come from the plain formula, at its cost. All is computed in float32 (float64 for float64 codes), under autocast
+    too; on a GPU, ``torch.set_float32_matmul_precision`` decides what its two matrix products do. On CUDA a Triton
+    kernel makes value and gradient, where Triton is installed.
 
     Args:
-        z: floating codes (N, D) or (V, N, D); V views are scored apart and averaged. NaN and infinity make the
-            value and the gradient of their view NaN.
+        z: floating codes (..., N, D). The sample is the axis before the last: every leading index (a view, a time
+            step, a position) is a batch of N codes that is scored apart, and the scores are averaged. NaN and
+            infinity make the value and the gradient of their batch NaN.
         directions: floating (M, D) of unit rows, as :func:`random_directions` gives (not checked).
         knots: number of grid points on [0, t_max], at least 2.
         t_max: end of the grid, positive.
         sync: under ``torch.distributed``, score the batch of all processes together (they must all call, with the
-            same directions and the same V; N may differ). Every process returns the same value, and the gradient of
-            the *sum* of these values over the processes, which DistributedDataParallel's averaging turns into the
-            gradient that one process would have had.
+            same directions and the same leading axes; N may differ, and be 0). Every process returns the same value,
+            and the gradient of the *sum* of these values over the processes, which DistributedDataParallel's
+            averaging turns into the gradient that one process would have had.
         group: the process group to share with, by default all processes.
 
     Returns:
         A scalar in the dtype of ``z`` (float32 for half precision).
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or range.
-        NotImplementedError: a second derivative, or one in ``directions``, is asked for across processes.
+        TypeError, ValueError: an argument has the wrong type, shape or range; or N < 3 with no other process, which
+            is too few to tell a collapse from a Gaussian and nearly always a batch axis in the wrong place.
+        NotImplementedError: a second or forward-mode derivative, or one in ``directions``, is asked for across
+            processes.
+
+    Warns:
+        UserWarning: once, if the axis before the samples is longer than N, as in batch-first codes.
 
     Reference:
         Balestriero and LeCun, arXiv 2511.08544.
@@ -290,15 +303,17 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
     >>> sliced_sigreg(z, directions), sliced_sigreg(2 * z, directions)
     (tensor(0.96...), tensor(122.0...))
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
+    group = shared_group(sync, group)
+    views = _views(z, group)
     require_floating("directions", directions, 2, "(M, D)")
     if directions.shape[1] != z.shape[-1]:
         raise ValueError(
             f"directions must have shape (M, D) with D = {z.shape[-1]} as in z, got {tuple(directions.shape)}"
         )
+    if directions.device != z.device:
+        raise ValueError(f"directions are on {directions.device} and z is on {z.device}: move them with .to(z.device)")
     knots, t_max = _require_grid(knots, t_max)
-    views = z if z.ndim == 3 else z.unsqueeze(0)
-    return _statistic_per_view(views, directions, knots, t_max, _group_to_share(sync, group)).mean()
+    return sliced(views, directions, knots, t_max, group, _plain_per_view).mean()
 
 
 class SIGReg(nn.Module):
@@ -338,20 +353,25 @@ class SIGReg(nn.Module):
         self.sync, self.group = sync, group
 
     def forward(self, z, generator=None):
-        """SIGReg of codes ``z`` (N, D) or (V, N, D), a scalar; ``generator`` draws the directions."""
-        require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
-        directions = random_directions(
-            self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=_compute_dtype(z)
-        )
-        group = _group_to_share(self.sync, self.group)
-        if group is not None:
-            dist.broadcast(directions, src=dist.get_global_rank(group, 0), group=group)
-        return sliced_sigreg(
-            z, directions, knots=self.knots, t_max=self.t_max, sync=self.sync, group=self.group
-        )
+        """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
+        group = shared_group(self.sync, self.group)
+        views = _views(z, group)
+        directions = _unit_rows(self.num_slices, z.shape[-1], generator, z.device, compute_dtype(z))
+        return sliced(views, from_first(directions, group), self.knots, self.t_max, group, _plain_per_view).mean()
 
     def extra_repr(self):
-        return f"num_slices={self.num_slices}, knots={self.knots}, t_max={self.t_max}"
+        alone = "" if self.sync else ", sync=False"
+        shared = "" if self.group is None else f", group={self.group}"
+        return f"num_slices={self.num_slices}, knots={self.knots}, t_max={self.t_max}{alone}{shared}"
+
+    def __deepcopy__(self, memo):
+        memo[id(self.group)] = self.group  # processes are shared by the copies, not copied
+        twin = type(self).__new__(type(self))
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "group": group_to_pickle(self.group)}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -369,11 +389,13 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     What :func:`sliced_sigreg` tends to with ever more directions and an ever longer, finer grid: a kernel distance
     (MMD) to N(0, I), with no noise from slices and unchanged by rotations. It costs N^2 D operations, but only
     blocks of the N x N pairs are ever held. For large D the kernel tends to :math:`(1 + |z - z'|^2 / D)^{-1/2}`.
-    The three terms nearly cancel, so in float32 the value has a relative error of about 3e-8 N; the gradient has not.
+    (Wasserstein auto-encoders use the exponent -1, to which k-dimensional slices lead at k = 2:
+    :math:`(1 + |z - z'|^2 / D)^{-k/2}`.) In float32, distances and sums are formed in float64 where the device has
+    it. The three terms nearly cancel, so the value has a relative error of about 3e-8 N; the gradient has not.
 
     Args:
-        z: floating codes (N, D) or (V, N, D); V views are scored apart and averaged. NaN and infinity make the
-            value and the gradient of their view NaN.
+        z: floating codes (..., N, D), the sample before the last axis, as in :func:`sliced_sigreg`. NaN and infinity
+            make the value and the gradient of their batch NaN.
         sync, group: how processes share, as in :func:`sliced_sigreg`; here each process gathers all codes and
             takes the pairs of its own.
 
@@ -381,12 +403,13 @@ def slice_free_sigreg(z, *, sync=True, group=None):
         A scalar in the dtype of ``z`` (float32 for half precision).
 
     Raises:
-        TypeError, ValueError: ``z`` has the wrong type or shape.
-        NotImplementedError: a second derivative is asked for across processes.
+        TypeError, ValueError: ``z`` has the wrong type or shape; or N < 3 with no other process.
+        NotImplementedError: a second or forward-mode derivative is asked for across processes.
 
     Reference:
-        Balestriero and LeCun, arXiv 2511.08544, for the sliced form; Tolstikhin et al., arXiv 1711.01558, for the
-        kernel of the limit.
+        Balestriero and LeCun, arXiv 2511.08544, for the sliced form; arXiv 2512.19605 (KerJEPA) for this limit as a
+        kernel distance with the same kernel; Tabor et al., arXiv 1805.09235, for the closed form of the average over
+        projections.
 
     Derived in:
         Chapter 4, Proposition 4.11.
@@ -394,399 +417,123 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
-    views = z if z.ndim == 3 else z.unsqueeze(0)
-    group = _group_to_share(sync, group)
-    if torch.compiler.is_compiling() and group is None and _compiled_slice_free is not None:
-        return _compiled_slice_free(views, _wants_slope(z))[0].mean()
-    fast = functools.partial(_slice_free_and_slope, group=group)
-    plain = _plain_slice_free_per_view if group is None else None
-    return _per_view(views, None, fast, plain).mean()
-
-
-
-def _plain_slice_free_per_view(z, directions=None):
-    """(V,) values as the formula reads, differentiable to any order: the oracle of the blocked form."""
-    z = z.to(_compute_dtype(z))
-    n, d = z.shape[1:]
-    pairs = kummer(0.5, d / 2, (z.unsqueeze(1) - z.unsqueeze(2)).square().sum(-1) / 2)  # (V, N, N)
-    alone = kummer(0.5, d / 2, z.square().sum(-1) / 4)  # (V, N)
-    distance = pairs.mean((1, 2)) - math.sqrt(2) * alone.mean(1) + 1 / math.sqrt(3)
-    return n * math.sqrt(2 * math.pi) * distance
-
-
-def _slice_free_and_slope(z, directions, with_slope, *, group):
-    """(V,) values and their gradients (V, N, D), a block of rows of the N x N pairs at a time."""
-    with _full_precision(z):
-        z = z.to(_compute_dtype(z))
-        v, n, d = z.shape
-        everyone = z if group is None else _gather_samples(z, group)
-        total = everyone.shape[1]
-        # Distances do not see a shift; without the mean, |a|^2 + |b|^2 - 2 a.b cancels less.
-        center = everyone.mean(1, keepdim=True)
-        others, own = everyone - center, z - center
-        alone_argument = z.square().sum(-1) / 4  # (V, N)
-        # The three terms nearly cancel: N^2 kernels of single precision are summed in double where there is one.
-        wide = z.dtype if z.device.type == "mps" else torch.float64
-        alone = kummer(0.5, d / 2, alone_argument).sum(1, dtype=wide)
-        pairs = torch.zeros_like(alone)
-        slope = torch.empty_like(z) if with_slope else z.new_empty(v, 0, d)
-        block = max(1, _block_entries(z) // total)
-        for view in range(v):
-            b = others[view]
-            b_square = b.square().sum(1)
-            for start in range(0, n, block):
-                a = own[view, start : start + block]
-                argument = torch.addmm(b_square, a, b.T, alpha=-2).add_(a.square().sum(1, keepdim=True))
-                argument = argument.clamp_(min=0).div_(2)  # (block, total)
-                pairs[view] += kummer(0.5, d / 2, argument).sum(dtype=wide)
-                if with_slope:
-                    force = kummer(1.5, d / 2 + 1, argument)  # -D times the derivative of the kernel
-                    torch.sub(force @ b, a * force.sum(1, keepdim=True), out=slope[view, start : start + block])
-        if with_slope:
-            force = kummer(1.5, d / 2 + 1, alone_argument).unsqueeze(-1)
-            slope = (2 / total * slope + math.sqrt(0.5) * force * z) * (math.sqrt(2 * math.pi) / d)
-        if group is not None:
-            dist.all_reduce(pairs, group=group)
-            dist.all_reduce(alone, group=group)
-            slope *= dist.get_world_size(group)  # see sliced_sigreg on what processes return
-        distance = pairs / total**2 - math.sqrt(2) * alone / total + 1 / math.sqrt(3)
-        return (total * math.sqrt(2 * math.pi) * distance).to(z.dtype), slope
+    group = shared_group(sync, group)
+    return slice_free(_views(z, group), group).mean()
 
 
 # ---------------------------------------------------------------------------------------------------------
-# How the sliced form is made fast
-# ---------------------------------------------------------------------------------------------------------
-#
-# One row is one direction and one view: N angles, the projections times the step of the grid. All that the
-# statistic needs are the sums over n of cos(k angle_n) and sin(k angle_n), k = 1 ... knots - 1. Write
-# k = 5 q + r with r in -2 ... 2. By the addition theorems these sums are fixed combinations of
-#
-#     sum_n giant_i(n) baby_j(n),
-#     baby_j:  1, c, s, cs, ss               with c and s the cosine and sine of the angle (r = 0, 1, 2),
-#     giant_i: 1, c, s, cs, ss, css, sss     with those of 5 times the angle (q = 0, 1, 2, 3),
-#
-# one product of a (7, N) and an (N, 5) matrix for each row, for 2 x 16 sums at 17 knots. (More knots add six giants
-# for 5 times 4, 5 times 5 and so on.) Two sines and two cosines serve all knots. The slope of the statistic in the
-# angle is a sum over k of cosines and sines with known coefficients, hence a bilinear form in giants and babies: a
-# second small product. A block of rows is visited once, while it is in the cache, and slopes overwrite angles.
-
-
-class _Grid(NamedTuple):
-    """The knots and what they fix, in float64 (K = knots - 1; the knot at 0 adds nothing)."""
-
-    multiples: torch.Tensor  # (Q, 1, 1): 5 times 1, 4, 5, ..., whose doubles and triples are giants too
-    target: torch.Tensor  # (2 K,): mean cos and mean sin under N(0, 1)
-    weight: torch.Tensor  # (2 K,): trapezoid weight times the Gaussian weight
-    combine: torch.Tensor  # (giants * 5, 2 K): sums of products -> sums of cos and sin
-    derive: torch.Tensor  # (2 K, 5 * giants): residuals -> coefficients C of the slope
-
-
-@functools.lru_cache(maxsize=32)
-def _grid(knots, t_max):
-    k = torch.arange(1, knots, dtype=torch.float64)
-    t = k * (t_max / (knots - 1))
-    gaussian = torch.exp(-t.square() / 2)
-    weight = 2 * t_max / (knots - 1) * gaussian
-    weight[-1] /= 2
-    # cos and sin of 0, 1, 2, 3 times an angle in terms of 1, c, s, cs, ss, css, sss
-    cos = torch.tensor(
-        [[1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, -2, 0, 0], [0, 1, 0, 0, 0, -4, 0]],
-        dtype=torch.float64,
-    )
-    sin = torch.tensor(
-        [[0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 2, 0, 0, 0], [0, 0, 3, 0, 0, 0, -4]],
-        dtype=torch.float64,
-    )
-    steps = {0: (0, 0)}  # giant step q -> the place of the multiple it comes from, and how many times that
-    multiples = []
-    for q in range(1, (knots + 1) // 5 + 1):
-        if q not in steps:
-            steps.update({times * q: (len(multiples), times) for times in (1, 2, 3)})
-            multiples.append(5 * q)
-    combine = torch.zeros(2, knots - 1, 1 + 6 * len(multiples), 5, dtype=torch.float64)
-    for i in range(1, knots):
-        q, r = (i + 2) // 5, (i + 2) % 5 - 2
-        place, times = steps[q]
-        cos_far, sin_far = (_among(table[times], place, len(multiples)) for table in (cos, sin))
-        cos_near, sin_near = cos[abs(r), :5], math.copysign(1, r) * sin[abs(r), :5]
-        combine[0, i - 1] = torch.outer(cos_far, cos_near) - torch.outer(sin_far, sin_near)
-        combine[1, i - 1] = torch.outer(sin_far, cos_near) + torch.outer(cos_far, sin_near)
-    # d/d angle of weight * residual^2, knot by knot: 2 weight k (residual_sin cos - residual_cos sin)
-    rate = (2 * weight * k).view(-1, 1, 1)
-    derive = torch.stack([-rate * combine[1], rate * combine[0]])
-    return _Grid(
-        multiples=torch.tensor(multiples, dtype=torch.float64).view(-1, 1, 1),
-        target=torch.cat([gaussian, torch.zeros_like(gaussian)]),
-        weight=torch.cat([weight, weight]),
-        combine=combine.flatten(2).flatten(0, 1).T.contiguous(),
-        derive=derive.mT.flatten(2).flatten(0, 1).contiguous(),
-    )
-
-
-def _among(row, place, multiples):
-    """A row of the table above for one of several multiples; the giants stand as 1, all c, all s, all cs, ..."""
-    spread = row.new_zeros(1 + 6 * multiples)
-    spread[0] = row[0]
-    if multiples:
-        spread[1 + place :: multiples] = row[1:]
-    return spread
-
-
-def _statistic_per_view(z, directions, knots, t_max, group):
-    """(V,) values of SIGReg for codes ``z`` (V, N, D)."""
-    if torch.compiler.is_compiling() and group is None and _compiled_sliced is not None:
-        return _compiled_sliced(z, _wants_slope(z), directions, knots, t_max)[0]
-    fast = functools.partial(_sliced_and_slope, knots=knots, t_max=t_max, group=group)
-    plain = functools.partial(_plain_sliced, knots=knots, t_max=t_max) if group is None else None
-    return _per_view(z, directions, fast, plain)
-
-
-def _plain_sliced(z, directions, knots, t_max):
-    dtype = _compute_dtype(z)
-    return _plain_per_view(z.to(dtype), directions.to(dtype), knots, t_max)
-
-
-def _sliced_and_slope(z, directions, with_slope, *, knots, t_max, group):
-    """(V,) values and their gradients (V, N, D), as many directions at a time as fit the budget."""
-    v, n, d = z.shape
-    m = len(directions)
-    dtype = _compute_dtype(z)
-    samples = z.reshape(v * n, d)
-    scaled = directions.to(dtype) * (t_max / (knots - 1))  # projections on these are angles
-    count = samples.new_full((), n, dtype=dtype)
-    if group is not None:
-        dist.all_reduce(count, group=group)
-    statistic = count.new_empty(m, v)
-    slope = count.new_zeros(v * n if with_slope else 0, d)
-    many = max(1, _PROJECTION_ENTRIES // (64 * v * n)) * 64  # whole blocks, also when processes share
-    for start in range(0, m, many):
-        some = scaled[start : start + many].to(z.dtype)
-        angle = (some @ samples.T).to(dtype)  # (some, V N)
-        statistic[start : start + many] = _visit(
-            angle.view(-1, n), _grid(knots, t_max), count, with_slope, group
-        ).view(-1, v)
-        if with_slope:
-            slope += angle.to(z.dtype).T @ some
-    world = 1 if group is None else dist.get_world_size(group)  # see sliced_sigreg on what processes return
-    return statistic.mean(0), slope.mul_(world / m).view(v, -1, d)
-
-
-def _visit(angle, grid, count, with_slope, group):
-    """The statistic of each row of ``angle`` (R, N); ``with_slope`` overwrites the angles by its slope in them."""
-    with _full_precision(angle):
-        rows, n = angle.shape
-        multiples, target, weight, combine, derive = (tensor.to(angle) for tensor in grid)
-        combine = combine / count
-        q = len(multiples)
-        # Processes must take blocks of the same shape, whatever their own N.
-        block = min(rows, max(1, _block_entries(angle) // n) if group is None else 64)
-        # One feature after the other, so that each is written in one stretch; products see them transposed.
-        near, far = angle.new_ones(5, block, n), angle.new_ones(1 + 6 * q, block, n)
-        steps, terms = angle.new_empty(q, block, n), angle.new_empty(block, 5, n)
-        residual = angle.new_empty(rows, len(target))
-        for start in range(0, rows, block):
-            a = angle[start : start + block]
-            baby, giant, step = (buffer[:, : len(a)] for buffer in (near, far, steps))
-            torch.cos(a, out=baby[1])
-            torch.sin(a, out=baby[2])
-            torch.mul(baby[1:3], baby[2], out=baby[3:5])
-            torch.mul(a, multiples, out=step)
-            power = giant[1:].unflatten(0, (6, q))
-            torch.cos(step, out=power[0])
-            torch.sin(step, out=power[1])
-            torch.mul(power[0:2], power[1], out=power[2:4])
-            torch.mul(power[2:4], power[1], out=power[4:6])
-            baby, giant = baby.transpose(0, 1), giant.transpose(0, 1)  # (block, 5, N), (block, 1 + 6 Q, N)
-            products = torch.bmm(giant, baby.mT).flatten(1)
-            if group is not None:
-                dist.all_reduce(products, group=group)
-            error = torch.addmm(-target, products, combine, out=residual[start : start + block])
-            if with_slope:
-                term = torch.bmm((error @ derive).view(-1, 5, 1 + 6 * q), giant, out=terms[: len(a)])
-                term[:, 1:].mul_(baby[:, 1:])  # the first baby step is 1
-                torch.sum(term, 1, out=a)
-        return count * (residual.square() @ weight)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Derivatives
+# A whole batch in parts
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _per_view(z, directions, fast, plain):
-    apply = _PerView.apply
-    if torch.compiler.is_compiling():  # across processes, or torch < 2.4: not to be traced, the graph breaks here
-        apply = torch.compiler.disable(apply)
-    return apply(z, directions, fast, plain, _wants_slope(z))[0]
+def backward_in_parts(encode, parts, loss):
+    r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 
+    .. math:: \frac{\partial L}{\partial \theta} = \sum_p \frac{\partial z_p}{\partial \theta} \,
+              \frac{\partial L}{\partial z_p}, \qquad L = L(z_1, \dots, z_P)
 
-def _wants_slope(z):
-    return torch.is_grad_enabled() and z.requires_grad
+    The mean of SIGReg over small batches is not SIGReg of the large one. So the codes of all parts are made first,
+    without a graph; the loss of all codes gives its gradient in each code; then each part is encoded again, and that
+    gradient is sent through. Value and gradients are those of one large batch, for twice the encoder's forward time.
+    Random numbers of the encoder (dropout) are the same both times. Batch normalisation normalises each part apart,
+    and its running averages move twice.
 
+    Args:
+        encode: function from a part to its codes (..., N of the part, D).
+        parts: sequence of parts; their N may differ.
+        loss: function from all codes (..., N, D) to a scalar, such as a :class:`SIGReg`. Parameters of its own get
+            their gradients too.
 
-class _PerView(torch.autograd.Function):
-    """(V,) statistics of ``z`` (V, N, D), whose gradients ``fast`` makes in the same visit.
+    Returns:
+        The loss, a scalar without a graph. Gradients are added to ``.grad`` as ``backward`` does.
 
-    ``fast(z, directions, with_slope)`` returns values and slopes; ``plain(z, directions)`` is the differentiable
-    formula, used for all other derivatives.
+    Raises:
+        ValueError: ``parts`` is empty.
+
+    Reference:
+        Gao et al., arXiv 2101.06983.
+
+    Derived in:
+        the chain rule above.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> net, x = nn.Linear(4, 3), torch.randn(64, 4, generator=generator)
+    >>> directions = random_directions(16, 3, generator=generator)
+    >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
+    >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
     """
-
-    @staticmethod
-    def forward(z, directions, fast, plain, with_slope):
-        return fast(z, directions, with_slope)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, directions, ctx.fast, ctx.plain, ctx.with_slope = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(z, directions, output[1])
-
-    @staticmethod
-    def vmap(info, in_dims, z, directions, *settings):
-        if in_dims[1] is not None:  # each its own directions: one after the other
-            z = z.movedim(in_dims[0], 0) if in_dims[0] is not None else [z] * info.batch_size
-            each = [
-                _PerView.apply(*pair, *settings) for pair in zip(z, directions.movedim(in_dims[1], 0), strict=True)
-            ]
-            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
-        z = z.movedim(in_dims[0], 0)  # a batch of views is more views
-        statistic, slope = _PerView.apply(z.flatten(0, 1), directions, *settings)
-        return (statistic.unflatten(0, z.shape[:2]), slope.unflatten(0, z.shape[:2])), (0, 0)
-
-    @staticmethod
-    def backward(ctx, grad, _):
-        z, directions, slope = ctx.saved_tensors
-        grad_z = grad_directions = None
-        if ctx.needs_input_grad[0]:
-            if not ctx.with_slope:  # the gradient was asked for after all, from within torch.func
-                slope = _PerView.apply(z.detach(), directions, ctx.fast, ctx.plain, True)[1]
-            grad_z = _ScaleSlope.apply(grad, slope, ctx.plain, z, directions)
-        if ctx.needs_input_grad[1]:
-            if ctx.plain is None:
-                raise NotImplementedError("the gradient with respect to directions is not shared across processes")
-            grad_directions = torch.func.vjp(lambda a: ctx.plain(z, a), directions)[1](grad)[0]
-        return grad_z, grad_directions, None, None, None
+    parts = list(parts)
+    if not parts:
+        raise ValueError("parts is empty: expected at least one part of the batch")
+    codes, states = [], []
+    with torch.no_grad():
+        for part in parts:
+            states.append(_random_state())
+            codes.append(encode(part))
+    sizes = [len(code.movedim(-2, 0)) for code in codes]
+    whole = torch.cat(codes, -2).requires_grad_()
+    value = loss(whole)
+    value.backward()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
+            _set_random_state(state)
+            encode(part).backward(slope)
+    return value.detach()
 
 
-class _ScaleSlope(torch.autograd.Function):
-    """The first derivative, slope times upstream gradient, which the plain formula differentiates further."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad, slope, plain, z, directions):
-        return (grad.view(-1, 1, 1) * slope).to(z.dtype)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        grad, _, ctx.plain, z, directions = inputs
-        ctx.save_for_backward(grad, z, directions)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        if ctx.plain is None:
-            raise NotImplementedError("second derivatives of SIGReg are not shared across processes: use sync=False")
-        grad, z, directions = ctx.saved_tensors
-
-        def first_derivative(grad, z, directions):
-            return torch.func.vjp(lambda z: ctx.plain(z, directions), z)[1](grad)[0]
-
-        if directions is None:
-            pull = torch.func.vjp(lambda grad, z: first_derivative(grad, z, None), grad, z)[1]
-            return pull(upstream)[0], None, None, pull(upstream)[1], None
-        in_grad, in_z, in_directions = torch.func.vjp(first_derivative, grad, z, directions)[1](upstream)
-        return in_grad, None, None, in_z, in_directions
+def _random_state():
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-# Under torch.compile the same visits go as opaque operations, which leave the graph whole. They know one derivative.
-
-if hasattr(torch.library, "custom_op"):  # torch >= 2.4; before, torch.compile breaks its graph here
-
-    @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())
-    def _compiled_sliced(
-        z: torch.Tensor, with_slope: bool, directions: torch.Tensor, knots: int, t_max: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return _sliced_and_slope(z, directions, with_slope, knots=knots, t_max=t_max, group=None)
-
-    @torch.library.custom_op("sigreg::slice_free_and_slope", mutates_args=())
-    def _compiled_slice_free(z: torch.Tensor, with_slope: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        return _slice_free_and_slope(z, None, with_slope, group=None)
-
-    def _shapes(z, with_slope, *_):
-        v, n, d = z.shape
-        statistic = z.new_empty(v, dtype=_compute_dtype(z))
-        return statistic, statistic.new_empty(v, n if with_slope else 0, d)
-
-    def _keep_slope(ctx, inputs, output):
-        ctx.dtype, ctx.inputs = inputs[0].dtype, len(inputs)
-        ctx.save_for_backward(output[1])
-
-    def _scale_slope(ctx, grad, _):
-        if any(ctx.needs_input_grad[1:]):
-            raise NotImplementedError("the gradient with respect to directions is not compiled: call it eagerly")
-        (slope,) = ctx.saved_tensors
-        return (grad.view(-1, 1, 1) * slope).to(ctx.dtype), *[None] * (ctx.inputs - 1)
-
-    for _operation in (_compiled_sliced, _compiled_slice_free):
-        _operation.register_fake(_shapes)
-        _operation.register_autograd(_scale_slope, setup_context=_keep_slope)
-else:
-    _compiled_sliced = _compiled_slice_free = None
+def _set_random_state(state):
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1])
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Precision, block sizes, processes, checks
+# Checks
 # ---------------------------------------------------------------------------------------------------------
 
-_PROJECTION_ENTRIES = 2**22  # angles held at a time: 16 MB in float32
+
+def _views(z, group):
+    """Codes (..., N, D) as (V, N, D)."""
+    require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
+    n, d = z.shape[-2:]
+    where = f"z must have shape (..., N, D), the sample before the last axis, got {tuple(z.shape)}"
+    if d == 0 or 0 in z.shape[:-2]:
+        raise ValueError(f"{where}: only N may be 0")
+    if group is None and n < 3:
+        raise ValueError(f"{where}: N must be at least 3; batch-first codes (N, V, D) want .transpose(0, 1)")
+    if z.ndim > 2 and z.shape[-3] > n and not torch.compiler.is_compiling():
+        _warn_of_many_views(z.shape[-3], n)
+    return z.unsqueeze(0) if z.ndim == 2 else z.flatten(0, -3)
 
 
-def _block_entries(like):
-    """Entries of one buffer of a block: what a core's cache holds a thread, or a kernel worth its launch."""
-    return 2**15 * torch.get_num_threads() if like.device.type == "cpu" else 2**21
+_warned = []  # of many views, once is enough
 
 
-def _compute_dtype(z):
-    return torch.float64 if z.dtype == torch.float64 else torch.float32
-
-
-def _full_precision(like):
-    return torch.autocast(like.device.type, enabled=False)
-
-
-def _group_to_share(sync, group):
-    """The process group whose batches are scored together, or None when this process stands alone."""
-    if not (sync and dist.is_available() and dist.is_initialized()):
-        return None
-    group = dist.group.WORLD if group is None else group
-    return group if dist.get_world_size(group) > 1 else None
-
-
-def _gather_samples(z, group):
-    """The samples (V, N of all processes, D) of every process, whose N may differ."""
-    own = z.movedim(1, 0).contiguous()  # (N, V, D)
-    sizes = [torch.zeros(1, dtype=torch.int64, device=z.device) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(sizes, torch.tensor([len(own)], device=z.device), group=group)
-    largest = max(int(size) for size in sizes)
-    padded = own.new_zeros(largest, *own.shape[1:])
-    padded[: len(own)] = own
-    gathered = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(gathered, padded, group=group)
-    return torch.cat([part[: int(size)] for part, size in zip(gathered, sizes, strict=True)]).movedim(0, 1)
+def _warn_of_many_views(v, n):
+    if not _warned:
+        _warned.append((v, n))
+        warnings.warn(
+            f"z has {v} views of {n} samples each: the sample is the axis before the last, (..., N, D). "
+            "If these codes are batch-first (N, V, D), SIGReg scores each sample's views: use z.transpose(0, 1)",
+            stacklevel=4,
+        )
 
 
 def _require_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
+    return int(value)
 
 
 def _require_grid(knots, t_max):
-    _require_count("knots", knots, 2)
-    if isinstance(t_max, bool) or not isinstance(t_max, int | float):
+    knots = _require_count("knots", knots, 2)
+    if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
         raise ValueError(f"t_max must be positive and finite, got {t_max}")
@@ -831,7 +578,7 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
     """
     require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
     knots, t_max = _require_grid(knots, t_max)
-    dim, dtype = z.shape[-1], _compute_dtype(z)
+    dim, dtype = z.shape[-1], compute_dtype(z)
     t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
     x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)

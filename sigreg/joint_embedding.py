@@ -644,7 +644,7 @@ def _require_pair(z_a, z_b, names=("z_a", "z_b")):
 
 
 def _require_positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")

@@ -65,7 +65,8 @@ def sigreg_weight(dim, count, nats=1.0):
 
     .. math:: \lambda = \mathrm{nats} \cdot \frac{D}{c N}, \qquad c = \frac{\sqrt{2\pi}}{3 \sqrt 3}
 
-    For an error of the mean the same weight counts twice the divergence.
+    For an error of the mean the same weight counts twice the divergence, for one of the covariance's shape (at equal
+    trace) :math:`2/(D+2)` of it. Where several sets of codes are scored and averaged, N is the mean size of a set.
 
     Args:
         dim: D.

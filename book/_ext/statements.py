@@ -46,7 +46,7 @@ WORDS = {kind: kind for kind in KINDS} | {
 
 OPENING = re.compile(rf"({'|'.join(KINDS)})\s+(\d+)\.(\d+)(?:\s+\((.+)\))?\.", re.DOTALL)
 BARE_OPENING = re.compile(rf"({'|'.join(UNNUMBERED)})(?:\s+\((.+)\))?[.:]", re.DOTALL)
-OUTCOME = re.compile(r"not confirmed|confirmed in a region|confirmed")
+OUTCOME = re.compile(r"not confirmed|confirmed in a region|confirmed|undecided")
 LOOKS_NUMBERED = re.compile(rf"({'|'.join(KINDS)})\s+[\dA-Z]")
 
 

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import torch
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.transforms import offset_copy
@@ -204,56 +203,6 @@ def label_line(ax, line, text: str | None = None, *, x: float | None = None, off
     return ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", **style)
 
 
-def label_lines(ax, lines: Sequence | None = None, *, spacing: float = 1.25, **kwargs) -> list:
-    """Name several lines at their right ends, the names moved apart where they would overlap.
-
-    Call it last: it reads the limits of the axes. The names keep the order of the lines' ends, stay within the height
-    of the axes, and move as little as they can (least squares under a least distance).
-
-    Args:
-        ax: matplotlib axes.
-        lines: the lines; ``None`` takes all of the axes' lines that have a label.
-        spacing: least distance of two names, in font sizes.
-        **kwargs: passed on to ``ax.annotate``.
-
-    Returns:
-        The annotations, in the order of ``lines``.
-
-    Raises:
-        ValueError: there is no line to label, or one has no finite point.
-
-    >>> import matplotlib.pyplot as plt
-    >>> figure, ax = plt.subplots()
-    >>> _ = ax.plot([0, 1], [0, 1], label="a"), ax.plot([0, 1], [0, 1.01], label="b")
-    >>> [note.get_text() for note in label_lines(ax)]
-    ['a', 'b']
-    >>> plt.close(figure)
-    """
-    if lines is None:
-        lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
-    if not lines:
-        raise ValueError("lines is empty: give the lines labels, ax.plot(..., label=...)")
-    ax.figure.draw_without_rendering()  # settles the layout, and with it the heights
-    to_points = 72 / ax.figure.dpi
-    heights = np.array([ax.transData.transform(_points(line)[-1])[1] * to_points for line in lines])
-    order = np.argsort(heights, kind="stable")
-    size = kwargs.get("fontsize", mpl.rcParams["font.size"])
-    least = spacing * FontProperties(size=size).get_size_in_points()
-    ranks = np.arange(len(lines)) * least
-    blocks = []  # pool adjacent violators: (mean, count) of heights less ranks, made non-decreasing
-    for value in heights[order] - ranks:
-        blocks.append((value, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (left, m), (right, n) = blocks[-2:]
-            blocks[-2:] = [((m * left + n * right) / (m + n), m + n)]
-    pooled = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
-    bottom, top = ax.bbox.y0 * to_points + least / 2, ax.bbox.y1 * to_points - least / 2
-    placed = np.empty(len(lines))
-    placed[order] = np.clip(pooled, bottom, max(bottom, top - ranks[-1])) + ranks
-    shifts = placed - heights
-    return [label_line(ax, line, offset=(6, shift), **kwargs) for line, shift in zip(lines, shifts, strict=True)]
-
-
 def _points(line) -> np.ndarray:
     """The finite points of a line, from left to right, shape (n, 2)."""
     points = np.column_stack([np.asarray(values, dtype=np.float64) for values in line.get_data()])
@@ -312,8 +261,15 @@ def interval(values, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-# Styles and script are bound to a class and to data-player, never to an id: a player may be shown twice on a page.
-# :where() keeps the styles weaker than those of the page around it. A canvas puts the changes on the first frame.
+def span(values):
+    """The two ends of :func:`interval`, as seaborn's ``errorbar`` wants them.
+
+    >>> low, high = span([1.0, 2.0, 3.0])
+    >>> round(low, 3), round(high, 3)
+    (-0.484, 4.484)
+    """
+    found = interval(values)
+    return float(found.low), float(found.high)
 
 
 def _positive(name: str, value) -> float:

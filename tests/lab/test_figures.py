@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import stats
 
 from sigreg.lab import figures
-from sigreg.lab.figures import COLORS, information_plane, interval, label_line, label_lines, ternary_axes, to_ternary
+from sigreg.lab.figures import COLORS, information_plane, interval, label_line, ternary_axes, to_ternary
 from sigreg.lab.player import player
 
 
@@ -209,31 +209,6 @@ def test_a_line_is_labelled_at_its_right_end_or_where_asked():
         label_line(ax, line, x=3)
     with pytest.raises(ValueError, match="no finite point"):
         label_line(ax, ax.plot([np.nan], [1])[0])
-
-
-@pytest.mark.parametrize("ends", [[0, 0.01, 0.02, 1], [1, 1, 1, 1, 1], [0, 0, 0], [5, 2, 8], [0.9, 0.31, 0.92, 0.3]])
-def test_names_at_line_ends_keep_order_distance_and_frame(ends):
-    figure, ax = plt.subplots()
-    for k, end in enumerate(ends):
-        ax.plot([0, 1], [0.5, end], label=str(k))
-    ax.plot([0, 1], [0, 1])  # no label, no name
-    notes = label_lines(ax)
-    figure.draw_without_rendering()
-    boxes = sorted((note.get_window_extent() for note in notes), key=lambda box: box.y0)
-    middles = [note.get_window_extent().y0 + note.get_window_extent().y1 for note in notes]
-    assert [note.get_text() for note in notes] == [str(k) for k in range(len(ends))]
-    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes)), "two names overlap"
-    assert all(middles[i] < middles[j] for i in range(len(ends)) for j in range(len(ends)) if ends[i] < ends[j])
-    assert ax.bbox.y0 - 1 <= boxes[0].y0 and boxes[-1].y1 <= ax.bbox.y1 + 1
-
-
-def test_names_that_have_room_stay_at_their_lines():
-    _, ax = plt.subplots()
-    lines = [ax.plot([0, 1], [0, end])[0] for end in (0.2, 0.8, 0.5)]
-    for note in label_lines(ax, lines):
-        np.testing.assert_allclose(note.xyann, (6, 0), atol=1e-9)
-    with pytest.raises(ValueError, match="lines is empty"):
-        label_lines(ax)
 
 
 def test_the_interval_is_that_of_the_t_test(rng):

@@ -88,7 +88,7 @@ def test_imports_stay_light():
 def executed():
     """A notebook that uses every call, run in a real kernel."""
     cells = [
-        "import sigreg.lab.notebook\n\nsigreg.notebook.start()",
+        "import sigreg.lab.notebook\n\nsigreg.lab.notebook.start()",
         "from sigreg.lab.notebook import glue, say\n\nsay(f'Twice $a$ is **{2 * 2}**.')",
         "glue('number', f'{3.14159:.3g}')\nglue('words', 'it\\'s \"near\" 0.10 nats')",
         "import matplotlib.pyplot as plt\n\nfigure, ax = plt.subplots()\n_ = ax.plot([0, 1])\nplt.show()",

@@ -1,0 +1,186 @@
+"""Losses whose gradient is made in the visit that makes their value, and what such visits have in common.
+
+A visit is a function of codes (V, N, D) that returns (V,) values and, when asked, their gradients (V, N, D). Here it
+becomes a differentiable function: by autograd.Function when called eagerly, by an opaque operation when compiled.
+"""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+# ---------------------------------------------------------------------------------------------------------
+# Precision and block sizes
+# ---------------------------------------------------------------------------------------------------------
+
+
+def block_entries(like):
+    """Entries of one buffer of a block: what a core's cache holds a thread, or a kernel worth its launch."""
+    return 2**15 * torch.get_num_threads() if like.device.type == "cpu" else 2**21
+
+
+def compute_dtype(z):
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def has_no_data(z):
+    """Whether ``z`` is a meta or fake tensor: of its result only the shape is asked."""
+    return z.is_meta or isinstance(z, FakeTensor)
+
+
+def full_precision(like):
+    return torch.autocast(like.device.type, enabled=False)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Called eagerly
+# ---------------------------------------------------------------------------------------------------------
+
+
+def per_view(z, directions, fast, plain):
+    apply = _PerView.apply
+    if torch.compiler.is_compiling():  # across processes: not to be traced, the graph breaks here
+        apply = torch.compiler.disable(apply)
+    return apply(z, directions, fast, plain, wants_slope(z))[0]
+
+
+def wants_slope(z):
+    return torch.is_grad_enabled() and z.requires_grad
+
+
+class _PerView(torch.autograd.Function):
+    """(V,) statistics of ``z`` (V, N, D), whose gradients ``fast`` makes in the same visit.
+
+    ``fast(z, directions, with_slope)`` returns values and slopes; ``plain(z, directions)`` is the differentiable
+    formula, used for all other derivatives.
+    """
+
+    @staticmethod
+    def forward(z, directions, fast, plain, with_slope):
+        return fast(z, directions, with_slope)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        z, directions, ctx.fast, ctx.plain, ctx.with_slope = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(z, directions, output[1])
+        ctx.save_for_forward(z, directions, output[1])
+
+    @staticmethod
+    def vmap(info, in_dims, z, directions, *settings):
+        if in_dims[1] is not None:  # each its own directions: one after the other
+            z = z.movedim(in_dims[0], 0) if in_dims[0] is not None else [z] * info.batch_size
+            each = [_PerView.apply(*pair, *settings) for pair in zip(z, directions.movedim(in_dims[1], 0), strict=True)]
+            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
+        z = z.movedim(in_dims[0], 0)  # a batch of views is more views
+        statistic, slope = _PerView.apply(z.flatten(0, 1), directions, *settings)
+        return (statistic.unflatten(0, z.shape[:2]), slope.unflatten(0, z.shape[:2])), (0, 0)
+
+    @staticmethod
+    def jvp(ctx, z_tangent, directions_tangent, *_):
+        if ctx.plain is None:
+            raise NotImplementedError("forward-mode derivatives are not shared across processes: use sync=False")
+        z, directions, slope = ctx.saved_tensors
+        tangent = 0
+        if z_tangent is not None:
+            ones = z.new_ones(len(z), dtype=compute_dtype(z))
+            tangent = (_PerView.scaled_slope(ctx, ones, z, directions, slope) * z_tangent).sum((1, 2), dtype=ones.dtype)
+        if directions_tangent is not None:
+            tangent = tangent + torch.func.jvp(lambda a: ctx.plain(z, a), (directions,), (directions_tangent,))[1]
+        return tangent, None
+
+    @staticmethod
+    def scaled_slope(ctx, scale, z, directions, slope):
+        if not ctx.with_slope:  # the gradient was asked for after all, from within torch.func
+            slope = _PerView.apply(z.detach(), directions, ctx.fast, ctx.plain, True)[1]
+        return _ScaleSlope.apply(scale, slope, ctx.plain, z, directions)
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        z, directions, slope = ctx.saved_tensors
+        grad_z = grad_directions = None
+        if ctx.needs_input_grad[0]:
+            grad_z = _PerView.scaled_slope(ctx, grad, z, directions, slope)
+        if ctx.needs_input_grad[1]:
+            if ctx.plain is None:
+                raise NotImplementedError("the gradient with respect to directions is not shared across processes")
+            grad_directions = torch.func.vjp(lambda a: ctx.plain(z, a), directions)[1](grad)[0]
+        return grad_z, grad_directions, None, None, None
+
+
+class _ScaleSlope(torch.autograd.Function):
+    """The first derivative, slope times upstream gradient, which the plain formula differentiates further."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, slope, plain, z, directions):
+        return (grad.view(-1, 1, 1) * slope).to(z.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad, slope, ctx.plain, z, directions = inputs
+        ctx.save_for_backward(grad, z, directions)
+        ctx.save_for_forward(grad, slope, z, directions)
+
+    @staticmethod
+    def jvp(ctx, grad_tangent, slope_tangent, _, z_tangent, directions_tangent):
+        grad, slope, z, directions = ctx.saved_tensors
+        tangent = torch.zeros_like(z)
+        if grad_tangent is not None:
+            tangent = tangent + (grad_tangent.view(-1, 1, 1) * slope).to(z.dtype)
+        if z_tangent is not None:
+            tangent = tangent + torch.func.jvp(lambda z: _first(ctx.plain, grad, z, directions), (z,), (z_tangent,))[1]
+        if directions_tangent is not None:
+            along = torch.func.jvp(lambda a: _first(ctx.plain, grad, z, a), (directions,), (directions_tangent,))
+            tangent = tangent + along[1]
+        return tangent
+
+    @staticmethod
+    def backward(ctx, upstream):
+        if ctx.plain is None:
+            raise NotImplementedError("second derivatives of SIGReg are not shared across processes: use sync=False")
+        grad, z, directions = ctx.saved_tensors
+
+        def first_derivative(grad, z, directions):
+            return _first(ctx.plain, grad, z, directions)
+
+        if directions is None:
+            pull = torch.func.vjp(lambda grad, z: first_derivative(grad, z, None), grad, z)[1]
+            return pull(upstream)[0], None, None, pull(upstream)[1], None
+        in_grad, in_z, in_directions = torch.func.vjp(first_derivative, grad, z, directions)[1](upstream)
+        return in_grad, None, None, in_z, in_directions
+
+
+def _first(plain, grad, z, directions):
+    return torch.func.vjp(lambda z: plain(z, directions), z)[1](grad)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Compiled
+# ---------------------------------------------------------------------------------------------------------
+#
+# The same visits go as opaque operations, which leave the graph whole. They know one derivative.
+
+
+def register(operation):
+    """Teach an operation (z, with_slope, ...) -> (values, slopes) its shapes and its derivative in ``z``."""
+    operation.register_fake(_shapes)
+    operation.register_autograd(_scale_slope, setup_context=_keep_slope)
+    return operation
+
+
+def _shapes(z, with_slope, *_):
+    v, n, d = z.shape
+    statistic = z.new_empty(v, dtype=compute_dtype(z))
+    return statistic, statistic.new_empty(v, n if with_slope else 0, d)
+
+
+def _keep_slope(ctx, inputs, output):
+    ctx.dtype, ctx.inputs = inputs[0].dtype, len(inputs)
+    ctx.save_for_backward(output[1])
+
+
+def _scale_slope(ctx, grad, _):
+    if any(ctx.needs_input_grad[1:]):
+        raise NotImplementedError("the gradient with respect to directions is not compiled: call it eagerly")
+    (slope,) = ctx.saved_tensors
+    return (grad.view(-1, 1, 1) * slope).to(ctx.dtype), *[None] * (ctx.inputs - 1)

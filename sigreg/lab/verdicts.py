@@ -1,0 +1,554 @@
+r"""What the book says of each claim, computed by a rule: :func:`judge` makes the word, :func:`verdict` shows the box.
+
+The rules stand in ``book/claims.yml`` and travel inside the package. A rule is a list of tests. Each test reads one
+quantity, from a stored record or from the chapter that calls :func:`verdict`, and sets a bar for it:
+
+``better: m``
+    Holds if the interval lies above 0; fails if it lies below m, a difference that would matter.
+``no_worse: m``
+    Holds if the interval lies above -m; fails if it lies below -m.
+``above: b``, ``below: b``
+    Holds if the interval lies on that side of b; fails if it lies on the other.
+
+Anything else is *open*, and so is a test whose quantity no record holds. Tests are of two kinds. Those under ``core``
+decide whether there is anything to confirm, those under ``beyond`` whether it holds without a condition:
+
+=====================  ===========================================================
+confirmed              all tests hold
+confirmed in a region  all core tests hold, another does not
+not confirmed          a core test fails
+undecided              no core test fails, and one is open
+=====================  ===========================================================
+
+All intervals of a claim cover together with 95%: with k looks each has the level 1 - 0.05/k (Bonferroni). Where
+accuracies are compared the interval contains the scatter of the seeds and that of the test images.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from IPython import get_ipython
+from IPython.display import display
+
+from sigreg.lab.figures import Interval, interval
+from sigreg.lab.notebook import table
+from sigreg.lab.records import PACKAGE, load_record
+
+WORDS = {
+    "confirmed": "All tests of the rule hold.",
+    "confirmed in a region": "All core tests hold, another does not: it names the limit.",
+    "not confirmed": "A core test fails: its whole interval lies on the wrong side of the bar.",
+    "undecided": "No core test fails, and one is open: its interval has the bar inside, or nothing was measured.",
+    "open": "We have not yet derived, checked and run it.",
+}
+STATES = {
+    "every run": "The rule is applied whenever the chapter runs.",
+    "before": "Rule written before the run.",
+    "after": "Rule written after the run.",
+    "changed": "Rule changed after the run.",
+    "missing": "The record is not there.",
+}
+ASKS = ("better", "no_worse", "above", "below")
+TEST_IMAGES = {True: 10_000, False: 1000}  # of the whole data set, of the embedded subset
+
+
+# ---------------------------------------------------------------- claims and their rules
+
+
+def load_claims(path=None) -> dict:
+    """The claims with their rules, from the checkout's ``book/claims.yml`` or the installed package.
+
+    >>> len(load_claims()["claims"])
+    21
+    """
+    import yaml
+
+    places = [path] if path else [PACKAGE.parent / "book" / "claims.yml", PACKAGE / "_claims" / "claims.yml"]
+    for place in places:
+        try:
+            with open(place, encoding="utf-8") as file:
+                return yaml.safe_load(file)
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(f"no claims.yml in {', '.join(map(str, places))}: install the package again")
+
+
+def find_claim(name: str, claims=None) -> dict:
+    """One claim, by its id.
+
+    >>> find_claim("P99")
+    Traceback (most recent call last):
+    ...
+    ValueError: no claim 'P99': choose from P1, ...
+    """
+    listed = {claim["id"]: claim for claim in (claims or load_claims())["claims"]}
+    if name not in listed:
+        raise ValueError(f"no claim {name!r}: choose from {', '.join(listed)}")
+    return listed[name]
+
+
+def tests_of(claim: dict) -> list[dict]:
+    """The tests of a claim's rule, those of the core first; ``kind`` says which they are."""
+    rule = claim.get("rule") or {}
+    return [{**test, "kind": kind} for kind in ("core", "beyond") for test in rule.get(kind) or []]
+
+
+def records_of(claim: dict) -> list[str]:
+    """The records that a claim's rule reads, itself or ``via`` the numbers of its chapter."""
+    tests = tests_of(claim)
+    return list(dict.fromkeys(name for test in tests for name in test.get("records") or test.get("via") or []))
+
+
+def hash_of(claim: dict) -> str:
+    """What identifies a rule: any change of a test, a bar, the looks or the claim itself moves it."""
+    text = json.dumps([claim["claim"], claim["rule"]], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def rule_hash(experiment: str, claims=None) -> dict:
+    """The hashes of all rules that read this experiment's record, by claim: a run writes them into its record.
+
+    >>> sorted(rule_hash("conditional_bottleneck_batch"))
+    ['P11']
+    """
+    listed = (claims or load_claims())["claims"]
+    return {claim["id"]: hash_of(claim) for claim in listed if experiment in records_of(claim)}
+
+
+# ---------------------------------------------------------------- from numbers to the word
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One test of a rule, answered."""
+
+    id: str
+    kind: str  # core or beyond
+    what: str
+    bar: str
+    shown: str  # the number with its interval
+    seeds: str  # the same over the seeds alone, 95%, where accuracies are compared
+    word: str  # yes, no, open
+    looks: int  # intervals that were looked at; 0 where the number is exact
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What :func:`judge` found."""
+
+    word: str
+    answers: list[Answer]
+    text: str
+    state: str  # a key of STATES
+
+
+def judge(claim: dict, numbers=None, records=None) -> Judged:
+    """Compute the word of a claim from records and from numbers that its chapter computed.
+
+    Args:
+        claim: an entry of ``claims.yml``.
+        numbers: the chapter's numbers by test id; a test without one is open.
+        records: folder of the records; by default those of :func:`sigreg.lab.records.load_record`.
+
+    Raises:
+        ValueError: the rule has no test or an ill-formed one, ``numbers`` names none of its tests, or the rule
+            allows for fewer looks than it takes.
+    """
+    tests, numbers = tests_of(claim), dict(numbers or {})
+    if not any(test["kind"] == "core" for test in tests):
+        raise ValueError(f"{claim['id']}: the rule has no core test")
+    from_chapter = {test["id"] for test in tests if not test.get("records")}
+    if unknown := sorted(set(numbers) - from_chapter):
+        wanted = ", ".join(sorted(from_chapter)) or "none"
+        raise ValueError(f"{claim['id']}: numbers for {', '.join(unknown)}, its rule reads from the chapter: {wanted}")
+    looks = claim["rule"].get("looks", 0)
+    level = 1 - 0.05 / max(looks, 1)
+    answers = [_answer(claim["id"], test, numbers, records, level) for test in tests]
+    taken = sum(answer.looks for answer in answers)
+    if taken > looks:
+        raise ValueError(f"{claim['id']}: the rule allows for {looks} looks, its tests take {taken}")
+    said = {kind: [answer.word for answer in answers if answer.kind == kind] for kind in ("core", "beyond")}
+    if "no" in said["core"]:
+        word = "not confirmed"
+    elif "open" in said["core"]:
+        word = "undecided"
+    else:
+        word = "confirmed" if set(said["beyond"]) <= {"yes"} else "confirmed in a region"
+    text = claim["reason"].format(**{answer.id: answer for answer in answers})
+    return Judged(word, answers, text, state_of(claim, records))
+
+
+def state_of(claim: dict, records=None) -> str:
+    """When the rule was written, seen from the records that it reads: a key of :data:`STATES`."""
+    names, states = records_of(claim), set()
+    for name in names:
+        try:
+            runs = load_record(name, records)["provenance"]["runs"]
+        except FileNotFoundError:
+            return "missing"
+        stored = [run.get("rules", {}).get(claim["id"]) for run in runs]
+        states.add("after" if None in stored else "before" if set(stored) == {hash_of(claim)} else "changed")
+    worst = [state for state in ("changed", "after", "before") if state in states]
+    return worst[0] if worst else "every run"
+
+
+def rounded(value) -> float:
+    """Four significant digits: so many a chapter keeps, so that other machines give the same text.
+
+    >>> rounded(0.123456)
+    0.1235
+    """
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    return float(f"{value:.4g}")
+
+
+def _answer(name, test, numbers, records, level):
+    asked = [ask for ask in ASKS if ask in test]
+    if len(asked) != 1:
+        raise ValueError(f"{name}: test {test['id']!r} must have one of {', '.join(ASKS)}, got {asked}")
+    ask, bar = asked[0], test[asked[0]]
+    unit = f" {test['unit']}" if test.get("unit") else ""
+    if test.get("records"):
+        measure = MEASURES.get((name, test["id"]))
+        if measure is None:
+            raise ValueError(f"{name}: sigreg.lab.verdicts has no measure for its test {test['id']!r}")
+        found = measure(lambda record: load_record(record, records), level)
+    else:
+        value = numbers.get(test["id"])
+        found = None if value is None else Interval(rounded(value), rounded(value), rounded(value))
+    said = {
+        "better": f"above 0; fails below {bar:g}{unit}",
+        "no_worse": f"at most {bar:g}{unit} worse",
+        "above": f"above {bar:g}{unit}",
+        "below": f"below {bar:g}{unit}",
+    }[ask]
+    facts = {"id": test["id"], "kind": test["kind"], "what": test["what"], "bar": said}
+    if found is None:
+        return Answer(**facts, shown="not measured", seeds="not measured", word="open", looks=0)
+    several = found if isinstance(found, list) else [found]
+    words = {_word(v, ask, bar) for v in several}
+    word = "no" if "no" in words else "open" if "open" in words else "yes"
+    worst = max(several, key=lambda v: v.high) if ask == "below" else min(several, key=lambda v: v.low)
+    exact = all(v.low == v.high for v in several)
+    seeds = _shown(worst.seeds, ask, bar, 1) if isinstance(worst, Points) else ""
+    shown = _shown(worst, ask, bar, len(several))
+    return Answer(**facts, shown=shown, seeds=seeds, word=word, looks=0 if exact else len(several))
+
+
+def _word(v, ask, bar):
+    """Yes, no or open for one interval: which side of the bar is it on?
+
+    >>> _word(Interval(1.0, 0.4, 1.6), "better", 0.5), _word(Interval(0.1, -0.2, 0.4), "better", 0.5)
+    ('yes', 'no')
+    """
+    if not all(math.isfinite(x) for x in (v.mean, v.low, v.high)):
+        return "no"
+    if ask == "below":
+        return "yes" if v.high < bar else "no" if v.low >= bar else "open"
+    holds = {"better": 0.0, "no_worse": -bar, "above": bar}[ask]
+    fails = {"better": bar, "no_worse": -bar, "above": bar}[ask]
+    return "yes" if v.low > holds else "no" if v.high <= fails else "open"
+
+
+def _shown(v, ask, bar, count):
+    if ask == "below" and v.low == v.high and abs(v.mean) < bar < 1e-4:
+        return "0 to rounding"  # the digits of rounding differ between machines
+    style = "+.2f" if ask in ("better", "no_worse") else ".2g" if v.low == v.high else ".3g"
+    text = f"{v.mean:{style}}" + (f" ({v.low:{style}} to {v.high:{style}})" if v.low != v.high else "")
+    return text + (f", the worst of {count}" if count > 1 else "")
+
+
+# ---------------------------------------------------------------- the box of a chapter
+
+
+def verdict(name: str, **numbers) -> None:
+    """Show the verdict on a claim: the word, at most sixty words of text and a small table.
+
+    Args:
+        name: the claim, such as ``"P6"``.
+        numbers: what the chapter computed, by the id of the test that asks for it.
+
+    Raises:
+        ValueError: there is no such claim, a number is missing, or no test asks for it.
+    """
+    claim = find_claim(name)
+    wanted = {test["id"] for test in tests_of(claim) if not test.get("records")}
+    if missing := sorted(wanted - set(numbers)):
+        raise ValueError(f"{name}: its rule also reads {', '.join(missing)}: give them as keyword arguments")
+    kept = {key: rounded(value) for key, value in numbers.items()}
+    text = box(claim, judge(claim, kept))
+    if get_ipython() is None:
+        print(text)
+        return
+    stored = {"claim": name, "rule": hash_of(claim), "numbers": kept}
+    display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"sigreg_verdict": stored})
+
+
+def box(claim: dict, judged: Judged) -> str:
+    """The Markdown of a verdict's box."""
+    head = ("", "measured", "bar", "met?")
+    rows = [(a.what if a.kind == "core" else f"*{a.what}*", a.shown, a.bar, a.word) for a in judged.answers]
+    opening = f"**Verdict.** **{claim['id']} is {judged.word}.** {judged.text}"
+    text = "\n\n".join((opening, table(head, rows), small_print(claim, judged)))
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
+
+
+def small_print(claim: dict, judged: Judged) -> str:
+    """How many looks, and when the rule was written."""
+    looks = claim["rule"].get("looks", 0)
+    covers = ["", "The interval covers with 95%. ", f"Intervals cover with 95%, all {looks} together. "][min(looks, 2)]
+    slanted = "Rows in italics mark limits. " if any(a.kind == "beyond" for a in judged.answers) else ""
+    return f"{slanted}{covers}{STATES[judged.state]}"
+
+
+# ---------------------------------------------------------------- what the tests read from records
+
+
+@dataclass(frozen=True)
+class Points(Interval):
+    """A difference of accuracies; ``seeds`` is its 95% interval over the seeds alone."""
+
+    seeds: Interval
+
+
+def points(a, b, images, level) -> Points:
+    r"""A paired difference of accuracies in points, with the scatter of the seeds and of the test images.
+
+    .. math:: \overline{a - b} \pm \sqrt{t^2 s^2 / n + z^2 \sigma^2},
+        \qquad \sigma^2 = \frac{\bar a (1 - \bar a) + \bar b (1 - \bar b)}{\text{images}}
+
+    :math:`\sigma` is that of two independent readings. Both networks read the same images and agree on most, so it is
+    an upper bound; records keep accuracies and not the images on which two networks differ.
+
+    Args:
+        a, b: shares in [0, 1], paired by seed.
+        images: how many test images gave each.
+        level: the probability that the interval covers.
+
+    >>> v = points([0.90, 0.91], [0.90, 0.91], 10_000, 0.95)
+    >>> print(f"{v.mean:+.2f} ({v.low:+.2f} to {v.high:+.2f})")
+    +0.00 (-0.81 to +0.81)
+    """
+    from scipy.stats import norm
+
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be paired by seed, got {len(a)} and {len(b)} values")
+    gains = [100 * (x - y) for x, y in zip(a, b, strict=True)]
+    seeds = over(gains, level)
+    p, q = sum(a) / len(a), sum(b) / len(b)
+    noise = 100 * norm.ppf((1 + level) / 2) * math.sqrt((p * (1 - p) + q * (1 - q)) / images)
+    half = math.hypot(seeds.mean - seeds.low, noise)
+    return Points(seeds.mean, seeds.mean - half, seeds.mean + half, over(gains, 0.95))
+
+
+def over(values, level) -> Interval:
+    """Mean and interval over seeds, as floats."""
+    v = interval(values, level)
+    return Interval(float(v.mean), float(v.low), float(v.high))
+
+
+def _power(*laws):
+    """Share of samples in which 256 slices notice a departure, for 256 codes in 64 dimensions; Wilson's interval."""
+
+    def measure(read, level):
+        from scipy.stats import binomtest
+
+        stored = read("gaussian_regularization_power")["units"]
+        units = [e for e in stored if (e["unit"]["N"], e["unit"]["D"]) == (256, 64)]
+        drawn, found = sum(e["unit"]["replicates"] for e in units), []
+        for law in laws:
+            hits = sum(e["result"]["rejections"][law]["mean_256"] for e in units)
+            ends = binomtest(hits, drawn).proportion_ci(level, "wilson")
+            found.append(Interval(hits / drawn, ends.low, ends.high))
+        return found
+
+    return measure
+
+
+def _at_equal_rate(record, baseline):
+    """Accuracy of one code of the repaired loss and another, at three equal conditional rates: least, middle, most."""
+
+    def measure(read, level):
+        from sigreg.lab.experiments import conditional_bottleneck as experiment
+
+        found = experiment.networks(read(record)["units"])
+        if baseline not in {network["method"] for network in found}:
+            return None
+        rates = experiment.common_rates(found, ("pairwise", baseline), points=3)
+        seeds = sorted({network["seed"] for network in found})
+        sides = [
+            [[experiment.at_rate(found, method, seed, "accuracy_one", rate) for seed in seeds] for rate in rates]
+            for method in ("pairwise", baseline)
+        ]
+        return [points(a, b, TEST_IMAGES[True], level) for a, b in zip(*sides, strict=True)]
+
+    return measure
+
+
+def _sweep(quantity, change):
+    """For each weight of the rate a number made from two methods' networks, over seeds."""
+
+    def measure(read, level):
+        from sigreg.lab.experiments import conditional_bottleneck as experiment
+
+        found = experiment.networks(read("conditional_bottleneck")["units"])
+        by = {(n["method"], n["beta"], n["seed"]): n for n in found}
+        return change(by, sorted({n["seed"] for n in found}), experiment.BETAS, quantity, level)
+
+    return measure
+
+
+def _rises(by, seeds, betas, quantity, level):
+    values = [[by["pairwise", beta, seed][quantity] for seed in seeds] for beta in betas]
+    return [over([x - y for x, y in zip(a, b, strict=True)], level) for a, b in pairwise(values)]
+
+
+def _short_of_bound(by, seeds, betas, _, level):
+    """By how much relevance stays below min(I(X;W), H(Y)) of ten equal classes."""
+    cells = [[by["pairwise", b, s] for s in seeds] for b in betas]
+    return [over([min(n["rate"], math.log(10)) - n["relevance"] for n in cell], level) for cell in cells]
+
+
+def _runs_away(by, seeds, betas, quantity, level):
+    return over([by["minibatch", betas[0], s][quantity] - by["pairwise", betas[0], s][quantity] for s in seeds], level)
+
+
+def _few_labels(record, method, baseline):
+    """A paired difference at 100 labels, in points."""
+
+    def measure(read, level):
+        from sigreg.lab.experiments import semi_supervised, semi_supervised_pretrained
+
+        module, where = semi_supervised_pretrained, {}
+        if record == "semi_supervised":
+            module, where = semi_supervised, {"stage": "joint"}
+        runs = module.runs(read(record))
+        a, b = (semi_supervised.over_draws(runs, labels=100, **where, **choice) for choice in (method, baseline))
+        seeds = sorted(set(a) & set(b))
+        return points([a[s] for s in seeds], [b[s] for s in seeds], TEST_IMAGES[True], level)
+
+    return measure
+
+
+def _without_labels(record, baseline, quantity="accuracy"):
+    """SIGReg's features less another method's, in points."""
+
+    def measure(read, level):
+        from sigreg.lab.experiments import self_supervised, self_supervised_sweeps
+
+        stored = read(record)
+        if record == "self_supervised":
+            by = self_supervised.by_method(stored, quantity)
+            return points(by["sigreg"], by[baseline], TEST_IMAGES[True], level)
+        rows = self_supervised_sweeps.rows_of(stored, "methods")
+        a, b = (self_supervised_sweeps.column(rows, quantity, method=m) for m in ("sigreg", baseline))
+        return points(a, b, TEST_IMAGES[False], level)
+
+    return measure
+
+
+def _enforced(read, level):
+    """SIGReg of held-out views less that of the last training batches."""
+    runs = [e["result"] for e in read("self_supervised")["units"] if e["unit"]["method"] == "sigreg"]
+    return over([r["view_sigreg"] - r["curve"]["sigreg"][-1] for r in runs], level)
+
+
+def _rate_ranks(read, level):
+    """Spearman's correlation of the rate with neighbours' accuracy over settings; the interval by resampling."""
+    from scipy.stats import spearmanr
+
+    rows = [e["result"] for e in read("self_supervised_sweeps")["units"] if e["unit"]["part"] == "predicts"]
+    x, y = (torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in ("rate", "knn"))
+    draws = torch.randint(len(rows), (2000, len(rows)), generator=torch.Generator().manual_seed(0))
+    found = torch.tensor([spearmanr(x[d], y[d]).statistic for d in draws], dtype=torch.float64)
+    tail = (1 - level) / 2
+    low, high = found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(float(spearmanr(x, y).statistic), low, high)
+
+
+def _collapse(read, level):
+    swept = [e for e in read("self_supervised_sweeps")["units"] if e["unit"]["part"] == "weight"]
+    return over([e["result"]["code_variance"] for e in swept if e["unit"]["weight"] == 0], level)
+
+
+def _features(method):
+    def measure(read, level):
+        from sigreg.lab.experiments import vicreg_information as experiment
+
+        record = read("vicreg_information")
+        a, b = ([r["accuracy"] for r in experiment.results(record, m)] for m in (method, "vicreg"))
+        return points(a, b, TEST_IMAGES[True], level)
+
+    return measure
+
+
+def _above_floor(read, level):
+    """The log-determinant's claim less InfoNCE's floor, for every method, in nats."""
+    from sigreg.lab.experiments import vicreg_information as experiment
+
+    record = read("vicreg_information")
+    steps = [[r["steps"] for r in experiment.results(record, m)] for m in experiment.METHODS]
+    return [over([s["logdet"] - s["contrastive"] for s in seeds], level) for seeds in steps]
+
+
+def _cells(quantity, *names):
+    """The last value of a quantity in cells of the cube; None where a cell was not run."""
+
+    def measure(read, level):
+        from sigreg.lab.experiments import information_maximization as experiment
+
+        found = experiment.over_seeds(read("information_maximization"), quantity)
+        if not set(names) <= set(found):
+            return None
+        return [over([trace[-1] for trace in found[name]], level) for name in names]
+
+    return measure
+
+
+def _rank_lost(read, level):
+    from sigreg.lab.experiments import information_maximization as experiment
+
+    found = experiment.over_seeds(read("information_maximization"), "rank")
+    pairs = zip(found["stop-gradient + predictor"], found["regulariser"], strict=True)
+    return over([a[-1] - b[-1] for a, b in pairs], level)
+
+
+MEASURES = {
+    ("P6", "shared"): _power("wrong scale", "heavy tails"),
+    ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
+    ("P7", "plain"): _sweep("conditional_rate", _runs_away),
+    ("P7", "labels"): _few_labels("semi_supervised", {"name": "rate"}, {"name": "labels"}),
+    ("P8", "untrained"): _without_labels("self_supervised", "random"),
+    ("P8", "ranks"): _rate_ranks,
+    ("P8", "enforced"): _enforced,
+    ("P9", "consistency"): _few_labels(
+        "semi_supervised_pretrained", {"name": "consistency+sigreg"}, {"name": "consistency"}
+    ),
+    ("P9", "alone"): _few_labels("semi_supervised", {"name": "sigreg", "nats": 0.1}, {"name": "labels"}),
+    ("P9", "spread"): _few_labels("semi_supervised_pretrained", {"name": "neighbours+sigreg"}, {"name": "neighbours"}),
+    ("P9", "untrained"): _without_labels("self_supervised", "random"),
+    ("P9", "whole"): _without_labels("self_supervised", "vicreg"),
+    ("P9", "neighbours"): _without_labels("self_supervised", "vicreg", "knn"),
+    ("P9", "subset"): _without_labels("self_supervised_sweeps", "vicreg"),
+    ("P10", "rises"): _sweep("relevance", _rises),
+    ("P10", "bound"): _sweep("relevance", _short_of_bound),
+    ("P11", "large"): _at_equal_rate("conditional_bottleneck_batch", "variational_ceb"),
+    ("P11", "moments"): _at_equal_rate("conditional_bottleneck_batch", "moments"),
+    ("P11", "ceb"): _at_equal_rate("conditional_bottleneck", "variational_ceb"),
+    ("P11", "vib"): _at_equal_rate("conditional_bottleneck", "vib"),
+    ("P12", "collapse"): _collapse,
+    ("V2", "floor"): _above_floor,
+    ("V3", "logdet"): _features("logdet"),
+    ("V3", "pairdist"): _features("pairdist"),
+    ("S2", "lives"): _cells("spread", "stop-gradient + predictor"),
+    ("S2", "alone"): _cells("spread", "stop-gradient"),
+    ("S3", "lives"): _cells("spread", "regulariser", "predictor + regulariser"),
+    ("S3", "informed"): _cells("information", "regulariser", "predictor + regulariser"),
+    ("S4", "lives"): _cells("spread", "stop-gradient + predictor", "regulariser"),
+    ("S4", "directions"): _rank_lost,
+    ("S5", "run"): _cells("spread", "BYOL", "MoCo", "SimCLR", "Barlow Twins", "VICReg"),
+}

@@ -1,0 +1,169 @@
+"""Verdicts: the word follows the numbers, the interval holds what it says, and a changed rule shows."""
+
+import copy
+import json
+import math
+
+import pytest
+
+from sigreg.lab import records, reproduce, verdicts
+from sigreg.lab.figures import Interval
+from sigreg.lab.verdicts import hash_of, judge, rule_hash, state_of, verdict
+
+CLAIMS = verdicts.load_claims()["claims"]
+
+
+def toy(core=("a",), beyond=("b",)):
+    """A claim whose tests all ask a chapter's number to lie below 1."""
+    tests = {kind: [{"id": name, "what": name, "below": 1} for name in names] for kind, names in
+             (("core", core), ("beyond", beyond))}  # fmt: skip
+    rule = {"contrast": "c", **tests}
+    return {"id": "P1", "chapter": 1, "claim": "A claim.", "reason": "It read {a.shown}.", "rule": rule}
+
+
+def stored(tmp_path, name, change=lambda record: None):
+    """A copy of one of the book's records, changed, in a folder of its own."""
+    record = copy.deepcopy(records.load_record(name))
+    change(record)
+    records.save_record(record, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("ask", "bar", "low", "high", "word"),
+    [
+        ("better", 0.5, 0.1, 2.0, "yes"),
+        ("better", 0.5, 0.1, 0.3, "yes"),  # small, and above zero
+        ("better", 0.5, -0.1, 0.9, "open"),
+        ("better", 0.5, -0.1, 0.4, "no"),
+        ("no_worse", 0.5, -0.4, 0.1, "yes"),
+        ("no_worse", 0.5, -0.9, 0.4, "open"),
+        ("no_worse", 0.5, -2.0, -0.6, "no"),
+        ("above", 3, 3.1, 4.0, "yes"),
+        ("above", 3, 2.9, 4.0, "open"),
+        ("above", 3, 1.0, 2.9, "no"),
+        ("below", 3, 2.0, 2.9, "yes"),
+        ("below", 3, 2.0, 3.1, "open"),
+        ("below", 3, 3.1, 4.0, "no"),
+        ("below", 3, math.nan, math.nan, "no"),
+    ],
+)
+def test_a_test_holds_fails_or_is_open(ask, bar, low, high, word):
+    assert verdicts._word(Interval((low + high) / 2, low, high), ask, bar) == word
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ({"a": 0, "b": 0}, "confirmed"),
+        ({"a": 0, "b": 2}, "confirmed in a region"),
+        ({"a": 0}, "confirmed in a region"),
+        ({"a": 2, "b": 0}, "not confirmed"),
+        ({"b": 0}, "undecided"),
+    ],
+)
+def test_the_word_follows_from_the_tests(numbers, word):
+    assert judge(toy(), numbers).word == word
+
+
+def test_the_text_shows_what_was_measured_and_other_numbers_are_refused():
+    assert judge(toy(), {"a": 0.25, "b": 0}).text == "It read 0.25."
+    with pytest.raises(ValueError, match=r"numbers for c, its rule reads from the chapter: a, b"):
+        judge(toy(), {"c": 0})
+    with pytest.raises(ValueError, match="has no core test"):
+        judge(toy(core=()), {})
+    twice = toy()
+    twice["rule"]["core"][0]["above"] = 0
+    with pytest.raises(ValueError, match="must have one of better, no_worse, above, below"):
+        judge(twice, {"a": 0})
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(0.0, "undecided"), (0.05, "confirmed in a region"), (-0.05, "not confirmed")]
+)
+def test_other_numbers_in_a_record_turn_the_word(tmp_path, shift, word):
+    def change(record):
+        for entry in record["units"]:
+            if (entry["unit"]["part"], entry["unit"]["method"]) == ("final", "logdet"):
+                entry["result"]["accuracy"] += shift
+
+    assert judge(verdicts.find_claim("V3"), records=stored(tmp_path, "vicreg_information", change)).word == word
+
+
+def test_intervals_hold_the_test_images_and_widen_with_the_looks():
+    a, b = [0.91, 0.90, 0.92], [0.90, 0.89, 0.91]  # the same gain in every seed
+    few, many = (verdicts.points(a, b, images, 0.95) for images in (1000, 10**12))
+    assert many.high - many.low < 1e-3 < 2.5 < few.high - few.low and few.mean == pytest.approx(1)
+    assert few.seeds.high - few.seeds.low < 1e-9
+    claim = copy.deepcopy(verdicts.find_claim("V3"))
+    narrow = judge(claim).answers[0]
+    claim["rule"]["looks"] = 20
+    wide = judge(claim).answers[0]
+
+    def ends(shown):
+        return [float(part.strip("()+")) for part in shown.replace(" to ", " ").split()[1:]]
+
+    assert ends(wide.shown)[0] < ends(narrow.shown)[0] and ends(wide.shown)[1] > ends(narrow.shown)[1]
+    claim["rule"]["looks"] = 1
+    with pytest.raises(ValueError, match="allows for 1 looks, its tests take 2"):
+        judge(claim)
+
+
+def test_a_run_writes_the_hashes_of_its_rules_and_a_changed_rule_shows(tmp_path):
+    claim = copy.deepcopy(verdicts.find_claim("V3"))
+    assert set(rule_hash("vicreg_information")) == {"V2", "V3", "V4"} and rule_hash("no_such") == {}
+    toy_experiment = tmp_path / "vicreg_information.py"
+    toy_experiment.write_text(
+        '"""A toy."""\nSEEDS = {"default": 1, "full": 1}\ndef units(preset, seeds): return [{"seed": 0}]\n'
+        'def run_unit(unit, device): return {"a": 1.0}\ndef summary(record): return ""\n'
+    )
+    (run,) = reproduce.live(str(toy_experiment), device="cpu")["provenance"]["runs"]
+    assert run["rules"] == rule_hash("vicreg_information")
+
+    def written_before(record):
+        for made in record["provenance"]["runs"]:
+            made["rules"] = run["rules"]
+
+    def written_after(record):
+        for made in record["provenance"]["runs"]:
+            made.pop("rules", None)
+
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert state_of(claim, stored(old, "vicreg_information", written_after)) == "after"
+    assert state_of(claim, stored(new, "vicreg_information", written_before)) == "before"
+    claim["rule"]["core"][0]["better"] = 0.25
+    assert hash_of(claim) != run["rules"]["V3"] and state_of(claim, new) == "changed"
+    assert state_of(claim, tmp_path) == "missing" and state_of(toy(), new) == "every run"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
+def test_every_rule_of_the_book_can_be_applied(claim):
+    judged = judge(claim)
+    assert judged.word in verdicts.WORDS and judged.word != "open"
+    assert all(answer.shown != "not measured" for answer in judged.answers if answer.looks)
+    assert claim["rule"].get("looks", 0) < 1 or any(answer.looks for answer in judged.answers) or claim["id"] == "S5"
+
+
+def test_every_measure_belongs_to_a_test_of_a_rule():
+    wanted = {(c["id"], test["id"]) for c in CLAIMS for test in verdicts.tests_of(c) if test.get("records")}
+    assert wanted == set(verdicts.MEASURES)
+
+
+def test_verdict_shows_a_box_and_asks_for_all_its_numbers(capsys):
+    verdict("P1", identity=1e-16)
+    box = capsys.readouterr().out
+    assert box.startswith("> **Verdict.** **P1 is confirmed.** An identity")
+    assert "| 0 to rounding | below 1e-09 nats | yes |" in box
+    assert all(line.startswith(">") for line in box.splitlines())
+    verdict("P1", identity=1.0)
+    assert "**P1 is not confirmed.**" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="P2: its rule also reads gap: give them as keyword arguments"):
+        verdict("P2", outside=0)
+
+
+def test_the_rules_are_json_and_the_hash_knows_every_part():
+    claim = verdicts.find_claim("P1")
+    json.dumps(claim["rule"])
+    for change in ({"claim": "Another."}, {"rule": {**claim["rule"], "contrast": "another"}}):
+        assert hash_of({**claim, **change}) != hash_of(claim)
+    assert hash_of({**claim, "reason": "Another."}) == hash_of(claim)

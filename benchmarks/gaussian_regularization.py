@@ -11,7 +11,9 @@ Compared in one process, interleaved, so that a slow moment of the machine hits 
 * ``compiled``: the same under torch.compile;
 * ``sigreg``: this package (sigreg.SIGReg);
 * ``fused`` (on a GPU only): the product form written without buffers, under torch.compile;
-* ``floor``: the two matrix products that no method avoids (projection, and slopes back to codes), nothing else.
+* ``floor``: the two matrix products that no method avoids (projection, and slopes back to codes), nothing else;
+* ``lightly captured``, ``sigreg captured`` (on a GPU only): the whole step replayed from a CUDA graph, without the
+  launches. A method whose step cannot be captured has none.
 
 Three ratios belong together, because they answer different questions: against lightly with the default
 allocator (what a user sees), against lightly with a heap that keeps its pages (without the page faults of fresh
@@ -42,8 +44,12 @@ KEEP_PAGES = {  # glibc: never hand memory back, so that no buffer is made of fr
 }
 CASES = {
     "cpu": [(256, 64, 256), (512, 128, 1024), (1024, 512, 1024), (4096, 512, 1024)],
-    "cuda": [(512, 128, 1024), (4096, 1024, 4096), (16384, 512, 1024)],
+    "cuda": [(256, 64, 256), (512, 128, 1024), (1024, 512, 1024), (4096, 1024, 4096), (16384, 512, 1024)],
 }
+SWEEP = [  # on a GPU with --sweep: is it anywhere slower than another?
+    (64, 8, 64), (64, 2048, 1024), (512, 32, 256), (2048, 256, 512), (4096, 2048, 1024), (8192, 64, 1024),
+    (65536, 8, 64), (65536, 64, 256), (65536, 512, 512),
+]  # fmt: skip
 
 
 def methods(n, d, m, device, names):
@@ -81,7 +87,32 @@ def methods(n, d, m, device, names):
         "fused": lambda: step(lambda z: plain(z, torch.compile(product_form))),
         "floor": lambda: floor,
     }
-    return {name: makers[name]() for name in names}
+    found = {name: makers[name]() for name in names if not name.endswith(" captured")}
+    for name in names:
+        if name.endswith(" captured"):
+            replay = captured(makers[name.removesuffix(" captured")](), z)
+            found |= {name: replay} if replay else {}
+    return found
+
+
+def captured(run, z, warmup=3):
+    """The step as a CUDA graph; None where it synchronises or does something else that a graph cannot hold."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(warmup):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    z.grad = None
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError as error:
+        print(f"not captured: {str(error).splitlines()[0]}", file=sys.stderr)
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
 
 
 def product_form(z, directions, knots=17, t_max=3.0):
@@ -158,10 +189,11 @@ def run_case(case, device, names, rounds, warmup):
     record = {"N": n, "D": d, "M": m, "milliseconds": {}, "ratio_to_sigreg": {}, "peak_extra_megabytes": {}}
     for name, seconds in times.items():
         record["milliseconds"][name] = summary([1e3 * s for s in seconds])
-        ratios = [s / own for s, own in zip(seconds, times["sigreg"], strict=True)]
+        own_name = "sigreg captured" if name.endswith(" captured") and "sigreg captured" in times else "sigreg"
+        ratios = [s / own for s, own in zip(seconds, times[own_name], strict=True)]
         record["ratio_to_sigreg"][name] = summary(ratios)
     for name, run in steps.items():
-        if name != "floor":
+        if name != "floor" and not name.endswith(" captured"):
             record["peak_extra_megabytes"][name] = peak_extra_memory(run, device) / 2**20
     return record
 
@@ -183,6 +215,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=sorted(CASES), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--keep-pages", action="store_true", help="run again with an allocator that keeps its pages")
+    parser.add_argument("--sweep", action="store_true", help="many shapes, on a GPU: where is another faster?")
     parser.add_argument("--case", type=int, help="run only this case (its place in the list, from 0)")
     parser.add_argument("--methods", help="comma-separated names, by default all; sigreg is always among them")
     parser.add_argument("--rounds", type=int, default=15)
@@ -192,10 +225,12 @@ def main():
     if options.keep_pages and any(os.environ.get(k) != v for k, v in KEEP_PAGES.items()):
         sys.exit(subprocess.run([sys.executable, *sys.argv], env={**os.environ, **KEEP_PAGES}).returncode)
 
-    default = ["lightly", "plain", "compiled", "sigreg", "floor"] + (["fused"] if options.device == "cuda" else [])
+    default = ["lightly", "plain", "compiled", "sigreg", "floor"] + (
+        ["fused", "lightly captured", "sigreg captured"] if options.device == "cuda" else []
+    )
     names = options.methods.split(",") if options.methods else default
     names = names if "sigreg" in names else [*names, "sigreg"]
-    cases = CASES[options.device]
+    cases = SWEEP if options.sweep else CASES[options.device]
     for place in range(len(cases)) if options.case is None else [options.case]:
         record = run_case(cases[place], options.device, names, options.rounds, options.warmup)
         record["rounds"] = options.rounds
@@ -223,21 +258,26 @@ def store(record, device):
 
 
 def table(records):
-    names = [n for n in ("lightly", "plain", "compiled", "fused", "sigreg", "floor") if n in records[0]["milliseconds"]]
-    against = [n for n in names if n != "sigreg"]
+    order = ("lightly", "plain", "compiled", "fused", "sigreg", "floor", "lightly captured", "sigreg captured")
+    names = [n for n in order if any(n in r["milliseconds"] for r in records)]
+    against = [n for n in names if n not in ("sigreg", "sigreg captured")]
     head = ["N, D, M", *[f"{n}, ms" for n in names]]
     head += ["sigreg / floor" if n == "floor" else f"{n} / sigreg" for n in against]
-    head += [f"{n}, MB" for n in names if n != "floor"]
+    weighed = [n for n in names if n != "floor" and not n.endswith(" captured")]
+    head += [f"{n}, MB" for n in weighed]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in records:
         cells = [f"{r['N']}, {r['D']}, {r['M']}"]
-        cells += [f"{r['milliseconds'][n]['median']:.3g}" for n in names]
+        cells += [f"{r['milliseconds'][n]['median']:.3g}" if n in r["milliseconds"] else "-" for n in names]
         for n in against:
+            if n not in r["ratio_to_sigreg"]:
+                cells.append("-")
+                continue
             ratio, (low, high) = r["ratio_to_sigreg"][n]["median"], r["ratio_to_sigreg"][n]["quartiles"]
             if n == "floor":
                 ratio, low, high = 1 / ratio, 1 / high, 1 / low
             cells.append(f"{ratio:.3g} ({low:.3g}-{high:.3g})")
-        cells += [f"{r['peak_extra_megabytes'][n]:.3g}" for n in names if n != "floor"]
+        cells += [f"{r['peak_extra_megabytes'][n]:.3g}" if n in r["peak_extra_megabytes"] else "-" for n in weighed]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -34,6 +34,7 @@ from sigreg._precision import at_least_float32, without_autocast
 from sigreg._validate import (
     require_between,
     require_flag,
+    require_finite,
     require_floating,
     require_labels,
     require_same_device,
@@ -582,6 +583,7 @@ def pointwise_rate(
     """
     w, mean, log_std, _ = _whole_batch(w, mean, log_std, None, False, None)
     _codes(w, reference_mean, reference_log_std, names=("w", "reference_mean", "reference_log_std"))
+    require_finite("reference_log_std", reference_log_std)  # an infinite width would pass for an example that is absent
     w, mean, log_std, reference_mean, reference_log_std = _double(
         w, mean, log_std, reference_mean, reference_log_std
     )

@@ -343,6 +343,8 @@ def vicreg_logdet_loss(
     require_weight("invariance", invariance)
     require_weight("entropy", entropy)
     z_a, z_b = _require_pair(z_a, z_b, sync, group)
+    require_finite("z_a", z_a)
+    require_finite("z_b", z_b)
     mean = (logdet_entropy(z_a, floor=floor, sync=False) + logdet_entropy(z_b, floor=floor, sync=False)) / 2
     return invariance * invariance_term(z_a, z_b, sync=False) - entropy * mean / z_a.shape[-1]
 

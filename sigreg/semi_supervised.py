@@ -170,7 +170,8 @@ def class_sigreg(
     if len(responsibilities) != len(w):
         raise ValueError(f"responsibilities must have one row a code, {len(w)}, got {len(responsibilities)}")
     scale = require_positive("scale", scale)
-    require_same_device(w=w, responsibilities=responsibilities)
+    require_floating("directions", directions, 2, "(M, D)")
+    require_same_device(w=w, responsibilities=responsibilities, directions=directions)
     require_generator("generator", generator)
     own = responsibilities.detach().to(w.dtype)
     if values_at_hand(own) and ((own < 0).any() or (own.sum(1) <= 0).any()):

@@ -9,30 +9,24 @@ UV := $(VENV)/bin/uv
 
 # One thread a process: committed outputs and checked outputs come from the same arithmetic,
 # and two processes do not fight over two cores.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1
+THREADS := 1
+JOBS := 2
+ONE_THREAD = OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) TQDM_DISABLE=1
 
 PAGES := $(shell find book -type f -not -path '*/__pycache__/*' -not -name '*.partial*')
 CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit nbval colab links notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit records nbval processors colab links notebooks serve data bench lock stamp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 book: _build/.book  ## build the book into _build/html
 
-test: _build/.book $(VENV)/.peers  ## run every check: style, unit tests, notebooks, site
-	$(PY) -m ruff check sigreg tests book notebooks benchmarks
-	$(PY) book/_tools/stamp.py check
-	$(PY) book/_tools/claims.py check
-	$(PY) book/_tools/pairs.py check
-	$(PY) book/_tools/printed.py _build/html
-	$(PY) book/_tools/site.py _build/html
-	$(PY) book/_tools/browser.py _build/html
-	$(MAKE) nbval
-	$(MAKE) unit
+test: $(VENV)/.peers  ## run every check: style, notebooks, unit tests, site; a summary ends it
+	@$(PY) book/_tools/check.py
 
 pdf: _build/.book $(VENV)/.peers  ## print the book into one PDF, linked from its first page (needs chromium)
 	$(PY) book/_tools/printed.py _build/html
@@ -40,9 +34,15 @@ pdf: _build/.book $(VENV)/.peers  ## print the book into one PDF, linked from it
 unit: $(VENV)/.peers  ## unit tests and doctests only
 	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10
 
+records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
+	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu
+
 nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
-	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n 2 --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \
+	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \
 	  --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+processors: $(VENV)/.peers  ## the same as other processors and two threads would run it (an hour)
+	@$(PY) book/_tools/check.py processors
 
 colab: $(VENV)/.book  ## rehearse every chapter with Colab's packages (about 5 GB, in .venv/colab)
 	$(ONE_THREAD) $(PY) book/_tools/colab.py --out _build/colab

@@ -2,7 +2,9 @@ r"""What features are worth: a linear probe, neighbours, the directions in use. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,19 +49,24 @@ def features(encoder: nn.Module, images: Tensor, batch_size: int = 1000) -> Tens
     _require_module("encoder", encoder)
     require_floating("images", images, range(2, 65), "(N, ...)")
     batch_size = require_count("batch_size", batch_size)
-    training = encoder.training
-    encoder.eval()
-    found = torch.cat([encoder(part) for part in images.split(batch_size)])
-    encoder.train(training)
-    return found
+    return _outputs(encoder, images, batch_size, lambda output: output)
 
 
 @torch.no_grad()
+def _outputs(module: nn.Module, images: Tensor, batch_size: int, read: Callable[[Any], Tensor]) -> Tensor:
+    """What ``read`` takes from the outputs of a module in evaluation mode, all batches together."""
+    training = module.training
+    module.eval()
+    found = torch.cat([read(module(part)) for part in images.split(batch_size)])
+    module.train(training)
+    return found
+
+
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
     """Share of images whose class the decoder gets right from the mean of the code, in evaluation mode.
 
     Args:
-        network: a :class:`CodeClassifier`.
+        network: a module whose outputs have ``logits``, (N, C).
         images: (N, 1, H, W).
         labels: (N,).
         batch_size: images at a time; the result does not depend on it.
@@ -70,24 +77,18 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int
     Raises:
         TypeError, ValueError: wrong types or shapes.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
-        >>> from sigreg.lab.models import ConvEncoder
-        >>> network = CodeClassifier(ConvEncoder((4,), (4,)), latent_dim=4, num_classes=1)
-        >>> accuracy(network, torch.zeros(3, 1, 28, 28), torch.zeros(3, dtype=torch.long))
-        1.0
+        >>> from types import SimpleNamespace
+        >>> class Pixels(torch.nn.Module):  # its scores are the pixels
+        ...     def forward(self, x):
+        ...         return SimpleNamespace(logits=x.flatten(1))
+        >>> accuracy(Pixels(), torch.eye(3)[:, None, None], torch.tensor([0, 1, 1]), batch_size=2) * 3
+        2.0
     """
     require_floating("images", images, 4, "(N, 1, H, W)")
     labels = require_labels("labels", labels, len(images))
-    training = network.training
-    network.eval()
-    right = 0
-    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        right += int((network(x).logits.argmax(1) == y).sum())
-    network.train(training)
-    return right / len(images)
+    scores = _outputs(network, images, batch_size, lambda code: code.logits)
+    return (scores.argmax(1) == labels).double().mean().item()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,15 @@ def configure(app, config) -> None:
     } | (config.mathjax3_config or {})
 
 
+def leave_out(app, pagename, templatename, context, doctree) -> None:
+    """Without a formula the book's first page needs no MathJax; Sphinx counts the formulas of all pages for it."""
+    if pagename == app.config.root_doc and 'class="math' not in context.get("body", ""):
+        parts = {file: f"{file.filename} {file.attributes.get('body')}" for file in context["script_files"]}
+        context["script_files"] = [file for file, text in parts.items() if "mathjax" not in text.lower()]
+
+
 def setup(app):
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
+    app.connect("html-page-context", leave_out, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,8 +11,8 @@ Reported, one line each:
 * statements that the search does not find by name;
 * what axe-core calls a serious or critical barrier, in light and in dark.
 
-Needs Debian's ``chromium`` (or Chrome) and the PyPI packages ``playwright``, whose own browsers are not used, and
-``axe-playwright-python``, which carries axe-core.
+Needs Debian's ``chromium`` or Chrome (the variable CHROMIUM may name another, or be "none") and the PyPI packages
+``playwright``, whose own browsers are not used, and ``axe-playwright-python``, which carries axe-core.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import escape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SKIPPED = 77  # the exit status of a step that this machine cannot do
 SCREENS = {"wide": (1280, 900, "light"), "phone": (390, 844, "dark")}
 FLAGS = [
     "--no-sandbox",
@@ -42,9 +46,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-READY = (
-    "() => window.MathJax ? MathJax.startup.promise.then(() => document.fonts.ready).then(() => true) : true"
-)
+READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
 
 CHECK = r"""() => {
   const found = [], root = document.documentElement, width = root.clientWidth;
@@ -153,6 +155,33 @@ CARD = """() => {
   return { text: card.textContent.trim(), inside: left >= 0 && right <= innerWidth && top >= 0,
     ready: !card.querySelector('.math:not(:has(mjx-container))') };
 }"""
+
+
+def chromium() -> str | None:
+    """The browser's command, None without one."""
+    named = os.environ.get("CHROMIUM")
+    return next(filter(None, map(shutil.which, [named] if named else BROWSERS)), None)
+
+
+@contextmanager
+def opened(command: str) -> Iterator:
+    """Chromium. Behind the book's own fonts it has matplotlib's, not the machine's: without any it would crash."""
+    from playwright.sync_api import sync_playwright
+
+    fonts = Path(importlib.util.find_spec("matplotlib").submodule_search_locations[0], "mpl-data/fonts/ttf")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        config = Path(folder, "fonts.conf")
+        config.write_text(f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir></fontconfig>")
+        environment = os.environ | {"FONTCONFIG_FILE": str(config)}
+        browser = playwright.chromium.launch(executable_path=command, args=FLAGS, env=environment)
+        yield browser
+        browser.close()
+
+
+def lacking(what: str) -> int:
+    """Say in one line that there is no browser; the exit status, an error in continuous integration, which has one."""
+    print(f"no Chromium on this machine, so {what} (Debian: apt-get install chromium)")
+    return 1 if os.environ.get("CI") == "true" else SKIPPED
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -376,13 +405,10 @@ def open_menus(tab, home: str, name: str) -> list[str]:
     return problems
 
 
-def tour(home: str, chromium: str, screen: str, names: list[str], shots: Path | None, last: bool) -> list[str]:
+def tour(home: str, command: str, screen: str, names: list[str], shots: Path | None, last: bool) -> list[str]:
     """Visit some pages on one screen; the last tour of a screen also does what is done once."""
-    from playwright.sync_api import sync_playwright
-
     width, height, scheme = SCREENS[screen]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with opened(command) as browser:
         tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         problems = [f"{name} ({screen}): {text}" for name in names for text in visit(tab, home, name, shots, screen)]
         if last:
@@ -390,14 +416,10 @@ def tour(home: str, chromium: str, screen: str, names: list[str], shots: Path | 
             problems += [f"{names[-1]} ({screen}): {text}" for text in found]
         if screen == "wide":
             problems += search(tab, home, names)
-        browser.close()
     return problems
 
 
-def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if chromium is None:
-        raise SystemExit("no chromium on this machine: install it (Debian: apt-get install chromium)")
+def check(root: Path, browser: str, shots: Path | None = None, only: str = "") -> list[str]:
     axe()  # complain now if it is missing
     names = [name for name in pages(root) if only in name]
     if not names:
@@ -406,7 +428,7 @@ def check(root: Path, shots: Path | None = None, only: str = "") -> list[str]:
     parts = [part for part in (names[::2], names[1::2]) if part]
     with serve(root) as home, ThreadPoolExecutor(2) as pool:
         tours = [
-            pool.submit(tour, home, chromium, screen, part, shots, last=part is parts[-1])
+            pool.submit(tour, home, browser, screen, part, shots, last=part is parts[-1])
             for screen in SCREENS
             for part in parts
         ]
@@ -421,7 +443,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.screenshots:
         arguments.screenshots.mkdir(parents=True, exist_ok=True)
-    problems = check(arguments.root, arguments.screenshots, arguments.only)
+    if (browser := chromium()) is None:
+        return lacking("the pages are not visited")
+    problems = check(arguments.root, browser, arguments.screenshots, arguments.only)
     print(*problems, sep="\n", end="\n" if problems else "")
     if not problems:
         visited = sum(arguments.only in name for name in pages(arguments.root))

@@ -23,8 +23,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from itertools import zip_longest
 from pathlib import Path
 
+import compare
 import nbformat
 import stamp
 
@@ -259,8 +261,10 @@ def differences(stored, new):
         if cell.cell_type != "code" or NOT_COMPARED_TAGS & set(cell.metadata.get("tags", [])):
             continue
         was, now = compared(cell.outputs), compared(other.outputs)
+        room = compare.allowed(cell.metadata.get("tags", []))
         for kind in sorted({*was, *now}):
-            if was[kind] != now[kind]:
+            pairs = zip_longest(was[kind], now[kind], fillvalue="")
+            if any(compare.difference(stored, here, **room) for stored, here in pairs):
                 lines = [line for text in was[kind] for line in text.splitlines()]
                 others = [line for text in now[kind] for line in text.splitlines()]
                 pairs = difflib.ndiff(lines, others)

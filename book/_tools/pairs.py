@@ -7,10 +7,10 @@ with outputs. Colab opens it, nbval compares it, the book shows it.
     python book/_tools/pairs.py run               bring all notebooks up to date, executing those that are stale
     python book/_tools/pairs.py run FILE ...      bring only these up to date
 
-Outputs are stale when a code cell has changed, or a module of `sigreg` that the chapter uses (found through imports;
-comments and docstrings do not count), a data file of the package, or an experiment or stored record that the chapter
-names. After a change of text, captions or alt texts alone, `run` carries the change over and executes nothing. Two
-runs of one text on one machine give the same bytes.
+Outputs are stale when a code cell has changed, or the results in a stored record that the chapter names, or the VERSION
+of an experiment that it names. The code of the package does not count: nbval runs the chapters and is the judge of it.
+After a change of text, captions or alt texts alone, `run` carries the change over and executes nothing (`run --all`
+executes). Two runs of one text on one machine give the same bytes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import jupytext
 import nbformat
 import stamp
 from rules import code_problems, notes_on_prose, output_problems, text_problems
-from sources import digest, outputs_from, record_notes, record_problems
+from sources import digest, files, outputs_from, record_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -83,8 +83,7 @@ def check(root=ROOT):
 
     That is: figure names are unique, the table of contents has every chapter, the stored records can be read.
     """
-    unusable = [*record_problems(root)]
-    problems, notes, names = [*unusable, *left_out(root)], [] if unusable else [*record_notes(root)], {}
+    problems, notes, names = [*record_problems(root), *left_out(root)], [], {}
     for stem in stems(root):
         found, remarks, cells = check_pair(stem, root)
         problems, notes = problems + found, notes + remarks
@@ -133,7 +132,7 @@ def check_pair(stem, root=ROOT):
         executed = read_notebook(notebook.read_text(encoding="utf-8"))
     except SyntaxError as error:
         shown = f"{error.msg}: {(error.text or '').strip()!r}"
-        problems += report(".md", [(None, f"its code, or a module it uses, is not Python ({shown})", "correct it")])
+        problems += report(".md", [(None, f"its code is not Python ({shown})", "correct it")])
     except ValueError as error:
         problems += report(".ipynb", [(None, f"it cannot be read ({str(error)[:80]})", run)])
     else:
@@ -210,9 +209,7 @@ def bring_up_to_date(stem, root=ROOT, force=False):
         if not succeeded:
             return False, "\n".join(report)
         text = written(cells, came_from)
-    part = path.with_name(f".{path.name}.part")  # whoever reads meanwhile sees the former file or the new one, whole
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    files.write_whole(path, text)
     return True, "\n".join(report)
 
 

@@ -11,15 +11,17 @@ open, and Chromium prints it with page numbers and bookmarks. The file, ``encode
 from __future__ import annotations
 
 import re
-import shutil
 import sys
+from collections import Counter
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from browser import CHROMIUM, FLAGS, READY, serve
+import yaml
+from browser import READY, chromium, lacking, opened, serve
 
+ROOT = Path(__file__).resolve().parents[2]
 NAME = "encoders-want-to-be-normal.pdf"
 FIRST = "book/index.html"
+START = "book/notation.html"  # all are assembled there, because it has MathJax
 LEFT_OUT = ("book/api.html",)  # a reference to search in, not to read in print
 PLACE = re.compile(r'(<span id="print-version">).*?(</span>)', re.DOTALL)
 LARGEST = 10e6  # bytes
@@ -27,7 +29,7 @@ LARGEST = 10e6  # bytes
 ORDER = """() => [...document.querySelectorAll('nav.bd-links a.internal, nav.bd-links a.reference')]
   .map(a => new URL(a.getAttribute('href'), location.href)).filter(u => !u.hash).map(u => u.pathname.slice(1))"""
 
-# Runs in the first page: fetches the others, makes ids and links unique to their page, and replaces the document.
+# Fetches the pages, makes ids and links unique to their page, and replaces the document.
 ASSEMBLE = r"""async ({ names, book, release }) => {
   const key = name => name.replace(/\.html$/, '').replace(/[^\w]+/g, '-');
   const known = new Set(names), sections = [];
@@ -90,47 +92,71 @@ FIT = """() => { for (const box of document.querySelectorAll('div.math')) {
   const ratio = box.clientWidth / box.scrollWidth;
   if (ratio < 1) box.style.fontSize = `${ratio - 0.01}em`; } }"""
 
+# The headings in order, a formula as its TeX; beside each the page it stands on, unless it is the page's own.
+HEADINGS = r"""() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(heading => {
+  const copy = heading.cloneNode(true), first = heading.closest('article').querySelector('h1');
+  const page = heading === first ? '' : first.textContent.trim();
+  for (const e of copy.querySelectorAll('mjx-container')) e.replaceWith(e.getAttribute('aria-label'));
+  return [copy.textContent.replace(/\s+/g, ' ').trim(), page.replace(/\s+/g, ' ').replace(/^(\d+)\. .*/, 'Chapter $1')];
+})"""
+
 FOOT = (
     '<div style="width: 100%; font: 8px sans-serif; color: #666; text-align: center">'
     '<span class="pageNumber"></span></div>'
 )
 
 
-def print_book(root: Path, chromium: str) -> Path:
-    from playwright.sync_api import sync_playwright
-
+def print_book(root: Path, command: str) -> tuple[Path, list[list[str]]]:
+    """Print all pages into one file; return it, and its headings, each with the page it stands on."""
     target = root / NAME
-    with serve(root) as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with serve(root) as home, opened(command) as browser:
         # The width of the text on A4, so that what fits on the screen fits on the paper.
         tab = browser.new_page(viewport={"width": 688, "height": 1000}, color_scheme="light")
         tab.set_default_timeout(300_000)
-        tab.goto(f"{home}/{FIRST}", wait_until="load")
+        tab.goto(f"{home}/{START}", wait_until="load")
         tab.evaluate(READY)
         names = dict.fromkeys([FIRST, *tab.evaluate(ORDER)])
         book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
         release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
         settings = {
             "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
-            "book": book.removesuffix(urlsplit(FIRST).path) or home,
+            "book": book.removesuffix(START) or home,
             "release": release,
         }
         if wrong := tab.evaluate(ASSEMBLE, settings):
             raise SystemExit(f"{wrong} formulas cannot be typeset")
         tab.emulate_media(media="print")
         tab.evaluate(FIT)
+        headings = tab.evaluate(HEADINGS)
         margin = {"top": "18mm", "bottom": "18mm", "left": "14mm", "right": "14mm"}
         tab.pdf(path=target, format="A4", margin=margin, outline=True, tagged=True, print_background=True,
                 display_header_footer=True, header_template="<span></span>", footer_template=FOOT)  # fmt: skip
-        browser.close()
-    return target
+    return target, headings
 
 
-def pack(path: Path) -> int:
-    """Compress the structure that screen readers need, which Chromium writes out in full; return the pages' number."""
+def bookmarks(headings: list[list[str]]) -> list[str]:
+    """The titles of the headings, with their page where the same one stands on several."""
+    count = Counter(title for title, _ in headings)
+    return [f"{title} ({page})" if page and count[title] > 1 else title for title, page in headings]
+
+
+def pack(path: Path, headings: list[list[str]], title: str, author: str) -> int:
+    """Say what the file is, and compress the structure that screen readers need; return the number of pages.
+
+    Chromium runs the words of a bookmark together where its heading breaks, and leaves formulas out.
+    """
     import pikepdf
 
+    def nodes(items):
+        for item in items:
+            yield item
+            yield from nodes(item.children)
+
     with pikepdf.open(path, allow_overwriting_input=True) as pdf:
+        with pdf.open_outline() as outline:
+            for node, text in zip(nodes(outline.root), bookmarks(headings), strict=True):
+                node.title = text
+        pdf.docinfo["/Title"], pdf.docinfo["/Author"] = title, author
         pdf.save(path, object_stream_mode=pikepdf.ObjectStreamMode.generate, compress_streams=True)
         return len(pdf.pages)
 
@@ -147,12 +173,11 @@ def link(root: Path, pages: int, size: int) -> None:
 
 def main() -> int:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "_build/html")
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if chromium is None:
-        print("no chromium on this machine: the book is not printed")
-        return 0
-    path = print_book(root, chromium)
-    pages, size = pack(path), path.stat().st_size
+    if (browser := chromium()) is None:
+        return lacking("the book is not printed")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    path, headings = print_book(root, browser)
+    pages, size = pack(path, headings, config["title"], config["author"]), path.stat().st_size
     print(f"{NAME}: {pages} pages, {size / 1e6:.1f} MB")
     if size > LARGEST:
         print(f"at most {LARGEST / 1e6:.0f} MB are wanted")

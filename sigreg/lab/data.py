@@ -28,12 +28,14 @@ import sys
 import tempfile
 import time
 import zlib
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from tqdm import tqdm
 
+from sigreg.lab.files import write_whole
 from sigreg.lab.preset import is_full
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SUBSET_PER_CLASS = {"train": 600, "t10k": 100}
 SUBSET_SEED = 20260427
 _COMMAND = "python -m sigreg.lab.data"
+
+
+class DataMissing(FileNotFoundError):
+    """The whole FashionMNIST lies nowhere and could not be downloaded."""
 
 
 class _File(NamedTuple):
@@ -98,7 +104,7 @@ def fashion_mnist(train: bool, *, whole: bool | None = None, root: str | os.Path
 
     Raises:
         TypeError: ``train`` or ``whole`` is not a bool.
-        FileNotFoundError: a file is missing, or the whole set is nowhere and cannot be downloaded.
+        FileNotFoundError: a file is missing; :class:`DataMissing` if the whole set is nowhere and cannot be downloaded.
         ValueError: a file is corrupt or truncated (its md5 differs), or ``root`` is not a folder.
         ImportError: torchvision is missing.
 
@@ -279,18 +285,12 @@ def _lay_out(found: dict[str, Path], folder: Path, files: dict[str, _File], reme
                 left.unlink()
     with _progress(sum(files[name].size for name in todo), "unzipping FashionMNIST") as bar:
         for name in todo:
-            handle, partial = tempfile.mkstemp(prefix=name, suffix=".partial", dir=raw)
-            try:
-                with os.fdopen(handle, "wb") as target:
-                    _copy(found[name], target, bar, remedy)
-                _check(Path(partial), files[name], remedy, source=found[name])
-                os.replace(partial, raw / name)
-            finally:
-                Path(partial).unlink(missing_ok=True)
+            write_whole(raw / name, partial(_unzip, found[name], files[name], bar, remedy))
     return folder
 
 
-def _copy(source: Path, target, bar, remedy: str) -> None:
+def _unzip(source: Path, file: _File, bar, remedy: str, target) -> None:
+    """Copy ``source`` into the open file ``target``, unzipped, and raise ValueError if it is not what it should be."""
     opener = gzip.open if source.suffix == ".gz" else open
     with opener(source, "rb") as stream:
         while True:
@@ -299,16 +299,14 @@ def _copy(source: Path, target, bar, remedy: str) -> None:
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(f"{source} is corrupt or truncated ({error}): {remedy}") from error
             if not block:
-                return
+                break
             target.write(block)
             bar.update(len(block))
+    target.flush()
+    _check(Path(target.name), file, remedy, source=source)
 
 
 def _progress(total: int, text: str):
-    try:
-        from tqdm import tqdm
-    except ImportError:  # a package of the extra "book"; without it the work is done all the same
-        return contextlib.nullcontext(SimpleNamespace(update=lambda count: None))
     return tqdm(total=total, desc=text, unit="B", unit_scale=True, delay=0.5, leave=False)
 
 
@@ -317,15 +315,12 @@ def _download(folder: Path, searched: list[Path]) -> Path:
     datasets, _ = _torchvision()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(suffix=".partial", dir=folder) as partial:
-            datasets.FashionMNIST(partial, download=True)
-            _raw(folder).mkdir(parents=True, exist_ok=True)
-            for name, file in _WHOLE.items():
-                new = _raw(Path(partial)) / name
-                _check(new, file, f"the download went wrong; run {_COMMAND} again")
-                os.replace(new, _raw(folder) / name)
+        with tempfile.TemporaryDirectory(suffix=".partial", dir=folder) as scratch:
+            datasets.FashionMNIST(scratch, download=True)
+            found = {name: _raw(Path(scratch)) / name for name in _WHOLE}
+            _lay_out(found, folder, _WHOLE, f"the download went wrong; run {_COMMAND} again")
     except (OSError, RuntimeError) as error:  # no network, a mirror that is down, a full disk, a read-only folder
-        raise FileNotFoundError(
+        raise DataMissing(
             f"the whole FashionMNIST is not in {', '.join(map(str, searched))}, and downloading it to {folder} failed "
             f"({str(error).strip()}). Connect to a network and run {_COMMAND}; or put the four idx files in a folder "
             "and set SIGREG_DATA to it; or use the embedded subset (whole=False, SIGREG_FULL unset)"
@@ -353,7 +348,7 @@ def write_subset(folder: Path = EMBEDDED) -> dict[str, _File]:
             # idx: two zero bytes, 8 for unsigned bytes, the number of dimensions, each size as a big-endian uint32
             header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
             content = header + values.contiguous().numpy().tobytes()
-            (folder / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(content, 9, mtime=0))
+            write_whole(folder / f"{split}-{kind}-ubyte.gz", gzip.compress(content, 9, mtime=0))
             written[f"{split}-{kind}-ubyte"] = _File(len(content), hashlib.md5(content).hexdigest())
     return written
 

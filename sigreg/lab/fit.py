@@ -7,13 +7,15 @@ is written whole or not at all, and the same call goes on from it.
 """
 
 import math
-import os
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+from sigreg.lab.files import write_whole
 
 WARM_UP = 0.05  # share of the steps in which the learning rate grows from zero
 
@@ -60,8 +62,7 @@ def fit(
         Loshchilov and Hutter (2019), arXiv 1711.05101, for AdamW; (2017), arXiv 1608.03983, for the cosine.
 
     Derived in:
-        Nothing to derive; Chapters 5 to 8 train with it. That SIGReg keeps its value when the batch is split is
-        shown in Chapter 4.
+        Chapter 4, that SIGReg keeps its value when the batch is split.
 
     Example:
         >>> line = torch.nn.Linear(1, 1)
@@ -115,15 +116,10 @@ def _part(batch, parts):
 
 
 def _save(path, network, optimizer, total, history):
-    """Write the checkpoint; a crash leaves the old file or the new one, never half of it."""
     if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
         return
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**state, "total": total, "history": history}, temporary)
-    os.replace(temporary, path)
+    write_whole(path, partial(torch.save, {**state, "total": total, "history": history}))
 
 
 def _restore(path, network, optimizer, total):

@@ -1,14 +1,16 @@
 """The encoder that comes with the book: trained without labels, ready to use."""
 
-import os
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from sigreg.lab.files import sha256_of, write_whole
 from sigreg.lab.models import ConvEncoder
-from sigreg.lab.records import record_folders
+from sigreg.lab.records import load_record, record_folders
 
 PRETRAINED = {"channels": (64, 128, 256), "strides": (2, 2, 2)}
+FILE = "self_supervised.pt"
 
 
 def pretrained_encoder(path=None):
@@ -24,6 +26,7 @@ def pretrained_encoder(path=None):
 
     Raises:
         FileNotFoundError: the file is nowhere.
+        ValueError: the file that comes with the book is not the one that its record tells of.
 
     Derived in:
         Chapter 6, section 6.7.
@@ -34,9 +37,11 @@ def pretrained_encoder(path=None):
         ...
         FileNotFoundError: no pretrained encoder in nowhere.pt: make it with ...
     """
-    places = [Path(path)] if path is not None else [place / "self_supervised.pt" for place in record_folders()]
+    places = [Path(path)] if path is not None else [folder / FILE for folder in record_folders()]
     for place in places:
         if place.is_file():
+            if path is None:
+                _require_recorded(place)
             encoder = ConvEncoder(**PRETRAINED)
             encoder.load_state_dict(torch.load(place, map_location="cpu", weights_only=True))
             return encoder.eval()
@@ -46,18 +51,39 @@ def pretrained_encoder(path=None):
     )
 
 
+def encoder_sha256(folder=None):
+    """The SHA-256 of the encoder, as the record that made it has it; None where there is no such record.
+
+    Args:
+        folder: of the record; by default wherever :func:`sigreg.lab.records.load_record` finds it.
+    """
+    try:
+        units = load_record("self_supervised", folder)["units"]
+    except FileNotFoundError:
+        return None
+    return next((entry["files"][FILE] for entry in units if FILE in entry.get("files", {})), None)
+
+
+def _require_recorded(place):
+    found, recorded = sha256_of(place), encoder_sha256(place.parent)
+    if found != recorded:
+        raise ValueError(
+            f"{place} is not the encoder that the record beside it tells of (sha256 {found[:12]}…, the record has "
+            f"{recorded[:12] + '…' if recorded else 'none'}): restore both files, or make them again with "
+            "`python -m sigreg.lab.reproduce run self_supervised --preset full --overwrite`"
+        )
+
+
 def save_encoder(encoder, path):
     """Write an encoder's state dict, whole or not at all, for :func:`pretrained_encoder` to read.
 
     Args:
         encoder: a module.
         path: of the file.
-
-    Derived in:
-        Nothing to derive.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    write_whole(path, partial(write_encoder, encoder))
+
+
+def write_encoder(encoder, file):
+    """Write an encoder's state dict into an open binary file."""
+    torch.save({name: value.cpu().contiguous() for name, value in encoder.state_dict().items()}, file)

@@ -4,16 +4,17 @@ A record is a plain dictionary::
 
     {"name": "power",
      "description": "first line of the experiment's docstring",
-     "provenance": {"preset": "full", "seeds": 4, "code": "9f2c…", "sources": [...], "wall_seconds": 611.2,
+     "provenance": {"preset": "full", "version": 1, "device": "cpu", "seeds": 4, "wall_seconds": 611.2,
                     "runs": [{"commit": …, "dirty": …, "versions": {…}, "device": …, "date": …}]},
-     "units": [{"unit": {"D": 8, "N": 256, "seed": 0}, "result": {…}, "seconds": 1.3}, …]}
+     "units": [{"unit": {"D": 8, "N": 256, "seed": 0, "version": 1}, "result": {…}, "seconds": 1.3}, …]}
 
-``python -m sigreg.lab.reproduce`` writes records; chapters read them with :func:`load_record` and say with
-:func:`describe` which run they show. They lie in ``book/_records`` and travel inside the installed package.
+A unit that also wrote files has their SHA-256, ``"files": {"name.pt": "3b1f…"}``. The commit says where a number
+comes from; whether today's code still gives it is found by running it: ``python -m sigreg.lab.reproduce verify``.
+
+``python -m sigreg.lab.reproduce run`` writes records; chapters read them with :func:`load_record` and :func:`table`,
+and say with :func:`describe` which run they show. They lie in ``book/_records`` and travel in the installed package.
 """
 
-import ast
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from sigreg.lab._code import code_only
+from sigreg.lab.files import write_whole
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -113,9 +114,7 @@ def save_record(record: dict, folder=None) -> Path:
     head = {key: value for key, value in record.items() if key != "units"}
     lines = ",\n  ".join(to_json(unit) for unit in record["units"])
     text = to_json(head, indent=1)[:-2] + ',\n "units": [\n  ' + lines + "\n ]\n}\n"
-    path = Path(output_folder() if folder is None else folder) / f"{record['name']}.json"
-    write_whole(path, text)
-    return path
+    return write_whole(Path(output_folder() if folder is None else folder) / f"{record['name']}.json", text)
 
 
 def to_json(value, indent=None) -> str:
@@ -129,28 +128,33 @@ def to_json(value, indent=None) -> str:
         ) from None
 
 
-def write_whole(path, text):
-    """Write ``text`` so that a reader, or a crash, meets the old file or the new one, never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 # ---------------------------------------------------------------- reading a record
 
 
-def rows(record: dict) -> list[dict]:
-    """One flat dictionary for each unit: its settings and its numbers together, ready for a table.
+def table(record: dict):
+    """A record as a ``pandas.DataFrame``: a row for each unit, or for each of several networks or runs of a unit.
 
-    >>> rows({"units": [{"unit": {"D": 2, "seed": 0}, "result": {"rate": 0.5}, "seconds": 1.0}]})
-    [{'D': 2, 'seed': 0, 'rate': 0.5}]
+    Columns are the settings, the numbers and the unit's ``seconds``; where a number has the name of a setting, the
+    number stays. What lies deeper is named by its path, as ``terms.nats``. A unit whose result holds one list of
+    dictionaries (its networks, its runs) has a row for each of these.
+
+    Args:
+        record: as :func:`load_record` gives it, or any dictionary with ``units``.
+
+    >>> found = table({"units": [{"unit": {"D": 2, "seed": 0}, "result": {"rate": {"low": 0.5}}, "seconds": 1.0}]})
+    >>> found.to_dict("records")
+    [{'D': 2, 'seed': 0, 'seconds': 1.0, 'rate.low': 0.5}]
     """
-    return [{**unit["unit"], **unit["result"]} for unit in record["units"]]
+    from pandas import json_normalize  # a record is also read where nobody asks for tables: pandas takes half a second
+
+    rows = []
+    for entry in record["units"]:
+        common = dict(entry["result"])
+        lists = {key: value for key, value in common.items() if isinstance(value, list) and value}
+        several = [key for key, value in lists.items() if isinstance(value[0], dict)]
+        parts = common.pop(several[0]) if len(several) == 1 else [{}]
+        rows += [{**entry["unit"], "seconds": entry.get("seconds"), **common, **part} for part in parts]
+    return json_normalize(rows)
 
 
 def describe(record: dict) -> str:
@@ -179,61 +183,8 @@ def describe(record: dict) -> str:
 # ---------------------------------------------------------------- provenance
 
 
-def code_of(path) -> str:
-    """A Python file without comments, docstrings and blank lines: what can change a number."""
-    return code_only(Path(path).read_text(encoding="utf-8"))
-
-
-def sources_of(path) -> list[Path]:
-    """A Python file and every file of this package that it imports, directly or through another, sorted."""
-    found, waiting = set(), [Path(path).resolve()]
-    while waiting:
-        file = waiting.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = [node.module] if node.module else []
-                if node.level and file.is_relative_to(PACKAGE):
-                    base = [*file.relative_to(PACKAGE.parent).parts[: -node.level], *base]
-                names = [".".join([*base, alias.name]) for alias in node.names]
-            waiting += [source for name in names for source in _package_file(name)]
-    return sorted(found)
-
-
-def _package_file(name):
-    """The file behind ``sigreg.a.b``: module b, or module a that defines b; none for another package."""
-    parts = name.split(".")
-    if parts[0] != PACKAGE.name:
-        return []
-    for length in range(len(parts), 0, -1):
-        stem = PACKAGE.joinpath(*parts[1:length])
-        for file in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if file.is_file():
-                return [file]
-    return []
-
-
-def source_name(path) -> str:
-    """How a record names a source file: by its path in the repository; a file from elsewhere by its name."""
-    path = Path(path).resolve()
-    return path.relative_to(PACKAGE.parent).as_posix() if path.is_relative_to(PACKAGE) else path.name
-
-
-def code_hash(paths) -> str:
-    """A hash of the code in ``paths``; comments, docstrings, blank lines and folders do not move it."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{source_name(path)}\n{code_of(path)}\n\0".encode())
-    return digest.hexdigest()[:16]
-
-
 def run_facts(paths, device) -> dict:
-    """What identifies this run: commit, whether ``paths`` differ from it, versions, device and date.
+    """What identifies this run: commit, whether what lies in ``paths`` differs from it, versions, device and date.
 
     Outside a checkout the commit is that of the pip installation. Where only a copy of the files is at hand,
     say it in the environment: ``SIGREG_COMMIT=$(git describe --always --dirty --abbrev=40)``.

@@ -4,6 +4,9 @@ How to add an experiment: put one module into ``sigreg/lab/experiments/`` with
 
 a docstring
     Its first line says what is measured; ``list`` shows it.
+``VERSION = 1``
+    Goes up when the numbers change: another formula, another judge, another order of random draws. It is part of
+    every unit, so that numbers of two versions never meet in one record. Words, names and places do not count.
 ``SEEDS = {"default": 1, "full": 5}``
     How many seeds each preset uses unless ``--seeds`` says otherwise.
 ``units(preset, seeds)``
@@ -14,24 +17,28 @@ a docstring
     nothing else.
 ``run_unit(unit, device)``
     Does the work and returns a dictionary of finite numbers, strings and lists of them (None where there is
-    no number). All randomness comes from generators seeded from ``unit``.
+    no number). All randomness comes from generators seeded from ``unit``. A unit that also leaves files returns a
+    pair: that dictionary, and ``{"name": function of an open binary file}``. They are written beside the record,
+    which keeps their SHA-256.
 ``summary(record)``
     What the numbers say, in plain language; printed when the run is complete.
+``CHECK = {"method": "sigreg"}`` (may be left out)
+    Settings of the units that a quick check repeats: those that run what the study is about.
 
 That is all: the file is found by its name, and this module does the rest. ``run path/to/mine.py`` runs an
 experiment that lies elsewhere. Under ``torchrun`` every process calls ``run_unit`` inside the process group,
 and process 0 alone writes.
 
 How nothing is lost or mixed: each unit is appended to ``NAME.partial`` (``NAME.2of3.partial`` for the second
-of three shards) the moment it is done, under a header with a hash of the experiment's code: its own file and
-all it imports from this package, without comments and docstrings. A new run goes on where these files end.
-When all units are there, they become ``NAME.json`` and the partial files go. Anything made by other code,
-with another preset or on another kind of device is refused, with a message that says what to do. Shards that
-ran on several machines are joined by copying their partial files into one folder and running once more there.
+of three shards) the moment it is done, under a header with the preset, the kind of device and the experiment's
+``VERSION``. A new run goes on where these files end. When all units are there, they become ``NAME.json`` and the
+partial files go. Anything of another version, with another preset or on another kind of device is refused, with a
+message that says what to do. Shards that ran on several machines are joined by copying their partial files into one
+folder and running once more there.
 
-``verify NAME --units 3`` runs a few units of a stored record again and compares the numbers: a cheap answer to "do
-I get what the book shows?" and, after a refactoring, to "does today's code still make this record?". If they agree,
-the record keeps a note of it.
+Does today's code still make what is stored? No look at the code can say; ``verify`` can. ``verify NAME --units 3`` runs
+a few units of a stored record again and compares the numbers, and writes nothing unless ``--note`` asks for a note in
+the record. ``verify all --units 1 --cheapest`` is the quick check, a unit of every record: ``make records``.
 """
 
 import argparse
@@ -52,7 +59,10 @@ from tqdm import tqdm
 
 import sigreg.lab.experiments
 from sigreg.lab import records
+from sigreg.lab.data import DataMissing
 from sigreg.lab.device import default_device
+from sigreg.lab.files import changed_files, sha256_of, write_whole
+from sigreg.lab.pretrained import encoder_sha256
 
 PRESETS = ("default", "full")
 
@@ -67,7 +77,7 @@ class Refused(RuntimeError):
 def experiment_names() -> list[str]:
     """The experiments of the book, sorted.
 
-    >>> "power" in experiment_names()
+    >>> "gaussian_regularization_power" in experiment_names()
     True
     """
     return sorted(module.name for module in pkgutil.iter_modules(sigreg.lab.experiments.__path__))
@@ -92,7 +102,7 @@ def load_experiment(name: str) -> ModuleType:
         module = importlib.import_module(f"sigreg.lab.experiments.{name}")
     else:
         raise ValueError(f"no experiment {name!r}: choose from {', '.join(experiment_names())}, or give a .py file")
-    lacking = [part for part in ("SEEDS", "units", "run_unit", "summary") if not hasattr(module, part)]
+    lacking = [part for part in ("VERSION", "SEEDS", "units", "run_unit", "summary") if not hasattr(module, part)]
     if lacking or not module.__doc__:
         raise ValueError(
             f"experiment {name!r} lacks {', '.join(lacking) or 'a docstring'}: see help(sigreg.lab.reproduce)"
@@ -101,20 +111,21 @@ def load_experiment(name: str) -> ModuleType:
 
 
 def plan(experiment: ModuleType, preset: str, seeds: int | None = None) -> tuple[list[dict], int]:
-    """The units of a run, in order, and the number of seeds."""
+    """The units of a run, in order, each with the experiment's version; and the number of seeds."""
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r}")
     count = experiment.SEEDS[preset] if seeds is None else seeds
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"seeds must be an integer of at least 1, got {seeds!r}")
-    units = json.loads(records.to_json(experiment.units(preset, range(count))))
+    units = [{**unit, "version": experiment.VERSION} for unit in experiment.units(preset, range(count))]
+    units = json.loads(records.to_json(units))
     if not units or len({_key(unit) for unit in units}) < len(units):
         fault = "the same unit twice" if units else "no unit"
         raise ValueError(f"{experiment.__name__}: units() gave {fault}")
     return units, count
 
 
-def live(name: str, preset: str = "default", seeds: int | None = None, device=None) -> dict:
+def live(name: str, preset: str = "default", seeds: int | None = None, device=None, units=None) -> dict:
     """Run an experiment here and now, and return its record without writing a file: what chapters do.
 
     Args:
@@ -122,8 +133,11 @@ def live(name: str, preset: str = "default", seeds: int | None = None, device=No
         preset: ``"default"`` or ``"full"``.
         seeds: how many seeds; by default the preset's own number.
         device: by default :func:`sigreg.lab.device.default_device`.
+        units: run these, as the experiment's ``run_unit`` wants them, in place of the preset's.
     """
     job = _Job(name, preset, seeds, device)
+    if units is not None:
+        job.units = [dict(unit) for unit in units]
     return job.record([job.work(unit) for unit in job.units], [job.facts()])
 
 
@@ -135,29 +149,32 @@ class _Job:
         self.name = self.experiment.__name__.split(".")[-1]
         self.units, self.seeds = plan(self.experiment, preset, seeds)
         self.device = torch.device(device or default_device())
-        self.sources = records.sources_of(self.experiment.__file__)
-        code = records.code_hash(self.sources)
-        self.header = {"name": self.name, "preset": preset, "code": code, "device": self.device.type}
+        version = self.experiment.VERSION
+        self.header = {"name": self.name, "preset": preset, "version": version, "device": self.device.type}
 
-    def work(self, unit):
+    def work(self, unit, out=None):
+        """Run a unit; what it leaves as files goes to the folder ``out``, or nowhere."""
         start = time.perf_counter()
         standing = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)  # the caller's choice must not change an experiment's numbers
         try:
-            result = self.experiment.run_unit(dict(unit), self.device)
+            found = self.experiment.run_unit(dict(unit), self.device)
         finally:
             torch.set_default_dtype(standing)
-        return {"unit": unit, "result": result, "seconds": round(time.perf_counter() - start, 3)}
+        result, files = found if isinstance(found, tuple) else (found, {})
+        entry = {"unit": unit, "result": result, "seconds": round(time.perf_counter() - start, 3)}
+        if files and out is not None:
+            entry["files"] = {name: sha256_of(write_whole(out / name, content)) for name, content in files.items()}
+        return entry
 
     def facts(self):
-        return records.run_facts(self.sources, self.device)
+        return records.run_facts([records.PACKAGE, self.experiment.__file__], self.device)
 
     def record(self, done, runs):
         distinct = {records.to_json({**run, "date": None}): run for run in runs}
         provenance = {
             **{key: value for key, value in self.header.items() if key != "name"},
             "seeds": self.seeds,
-            "sources": [records.source_name(path) for path in self.sources],
             "wall_seconds": round(sum(unit["seconds"] for unit in done), 1),
             "runs": list(distinct.values()),
         }
@@ -181,7 +198,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
         overwrite: replace results that were made otherwise, where they would be refused.
 
     Raises:
-        Refused: the folder holds results made by other code, with another preset, on another kind of device;
+        Refused: the folder holds results of another version, with another preset, on another kind of device;
             or another process is at work on this shard.
     """
     job = _Job(name, preset, seeds, device)
@@ -210,45 +227,69 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
     return record
 
 
-def verify(name, count=3, device=None, out=None, tolerance=1e-3):
-    """Run a few units of a stored record again, spread over all of them; note in the record that they agree.
+def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False, note=False):
+    """Run a few units of a stored record again, and compare the numbers. Nothing is written unless ``note`` is true.
 
     Args:
         name: an experiment's name or the path of its file.
-        count: how many units, at least 1.
+        count: how many units, at least 1: spread over all of them, or the ``cheapest``.
         device: by default :func:`sigreg.lab.device.default_device`.
         out: folder of the record; by default :func:`sigreg.lab.records.output_folder`.
         tolerance: largest relative difference of a number that still counts as the same.
+        cheapest: take the units that took least time when they were stored, of those that match ``CHECK``.
+        note: keep in the record that they agree, with what and on what.
 
     Returns:
         The largest relative difference, over all numbers but durations (keys that end in ``seconds``).
 
     Raises:
         ValueError: ``count`` is below 1.
-        Refused: a number differs by more than ``tolerance``, or the results have another form.
+        Refused: a number differs by more than ``tolerance``, the results have another form, the record is of another
+            version than the experiment, or a file that the record's run made has changed.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
     out = Path(records.output_folder() if out is None else out)
     stem = Path(name).stem
     record = records.load_record(stem, out)
     job = _Job(name, record["provenance"]["preset"], record["provenance"]["seeds"], device)
-    stored = record["units"]
-    some = [stored[k * len(stored) // count] for k in range(min(count, len(stored)))]
+    if problems := _problems(record, job.experiment, out):
+        raise Refused("; ".join(problems))
+    some = _chosen(record, job.experiment, count, cheapest)
     largest = max(_difference(entry["result"], job.work(entry["unit"])["result"]) for entry in some)
     if largest > tolerance:
         raise Refused(
             f"{stem}: today's numbers differ from the stored ones by up to {largest:.1g}, more than {tolerance:g}; "
-            f"if the device or the versions differ that may be rounding, else run it again with --overwrite"
+            f"if the device or the versions differ that may be rounding, else raise VERSION and run it again"
         )
-    record["provenance"]["verified"] = {
-        "code": job.header["code"],
-        "units": len(some),
-        "largest_difference": float(f"{largest:.1g}"),
-        "run": job.facts(),
-    }
-    records.save_record(record, out)
+    if note:
+        agreed = {"units": len(some), "largest_difference": float(f"{largest:.1g}"), "run": job.facts()}
+        record["provenance"]["verified"] = agreed
+        records.save_record(record, out)
     return largest
+
+
+def _chosen(record, experiment, count, cheapest):
+    """The stored units that a verification repeats."""
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    stored = record["units"]
+    if not cheapest:
+        return [stored[k * len(stored) // count] for k in range(min(count, len(stored)))]
+    wanted = getattr(experiment, "CHECK", {}).items()
+    telling = [entry for entry in stored if wanted <= entry["unit"].items()] if wanted else stored
+    return sorted(telling, key=lambda entry: entry["seconds"])[:count]
+
+
+def _problems(record, experiment, out):
+    """Why a record cannot stand beside today's experiment, whatever its numbers: a list of lines."""
+    versions = {entry["unit"].get("version") for entry in record["units"]}
+    found = list(changed_files(record, out))
+    if versions != {experiment.VERSION}:
+        had = ", ".join(map(str, sorted(versions, key=str)))
+        found.append(f"{record['name']} holds units of version {had}, the experiment is at {experiment.VERSION}")
+    used = {entry["unit"].get("encoder") for entry in record["units"]} - {None}
+    if used and used != {encoder_sha256(out)}:
+        found.append(f"{record['name']} used another self_supervised.pt than its record in {out} tells of")
+    return [f"{line}: restore it, or run it again" for line in found]
 
 
 def _difference(a, b):
@@ -272,12 +313,12 @@ def _do(job, todo, path):
     if not lines or json.loads(lines[0]) != job.header:  # a file that --overwrite passes over
         lines = [records.to_json(job.header)]
     lines.append(records.to_json({"run": job.facts()}))
-    records.write_whole(path, "".join(f"{line}\n" for line in lines))
+    write_whole(path, "".join(f"{line}\n" for line in lines))
     terminal = sys.stderr.isatty()
     quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
     with open(path, "a", encoding="utf-8") as file:
         for unit in tqdm(todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet):
-            file.write(records.to_json(job.work(unit)) + "\n")
+            file.write(records.to_json(job.work(unit, path.parent)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -295,7 +336,7 @@ def _gather(job, out, overwrite=False):
         record = records.load_record(job.name, out)
         made = {
             "name": job.name,
-            **{key: record["provenance"].get(key) for key in ("preset", "code", "device")},
+            **{key: record["provenance"].get(key) for key in ("preset", "version", "device")},
         }
         if _made_alike(path, made, job.header, overwrite):
             runs = record["provenance"]["runs"] + runs
@@ -304,7 +345,7 @@ def _gather(job, out, overwrite=False):
 
 
 def _made_alike(path, made, wanted, overwrite):
-    words = {"name": "of experiment {}", "preset": "with preset {}", "device": "on {}", "code": "by code {}"}
+    words = {"name": "of experiment {}", "preset": "with preset {}", "device": "on {}", "version": "at version {}"}
     differs = [key for key in words if made.get(key) != wanted[key]]
     if differs and not overwrite:
         was = ", ".join(words[key].format(made.get(key)) for key in differs)
@@ -321,7 +362,7 @@ def _settle(record, out, overwrite):
     path = out / f"{record['name']}.json"
     kept = {_key(entry["unit"]) for entry in record["units"]}
     old = records.load_record(record["name"], out) if path.is_file() else None
-    alike = old and all(old["provenance"].get(k) == record["provenance"][k] for k in ("preset", "code", "device"))
+    alike = old and all(old["provenance"].get(k) == record["provenance"][k] for k in ("preset", "version", "device"))
     if alike and kept <= {_key(entry["unit"]) for entry in old["units"]}:
         kept = {_key(entry["unit"]) for entry in old["units"]}
         record.update(old)
@@ -394,7 +435,7 @@ def _parser():
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the experiments, and how large each preset is")
-    status = commands.add_parser("status", help="which records are there, and whether today's code made them")
+    status = commands.add_parser("status", help="which records are there, who made them, and whether they are whole")
     runner = commands.add_parser("run", help="run experiments; a run that was stopped goes on where it ended")
     runner.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
     runner.add_argument("--preset", choices=PRESETS, default="default", help="the size (default: %(default)s)")
@@ -407,6 +448,9 @@ def _parser():
     checker.add_argument("--units", type=int, default=3, help="how many units of each (default: %(default)s)")
     checker.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     checker.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference (%(default)s)")
+    checker.add_argument("--cheapest", action="store_true", help="the units of least work, not some spread over all")
+    checker.add_argument("--within", type=float, metavar="SECONDS", help="refuse to start what took longer when stored")
+    checker.add_argument("--note", action="store_true", help="keep in the record that its units agree")
     for command in (runner, checker, status):
         command.add_argument("--out", type=Path, help="folder of the records (default: book/_records, or ./records)")
     return parser
@@ -472,44 +516,66 @@ def _report(name, record, options):
 
 
 def _verify(options):
+    names = _named(options.names)
+    out = Path(options.out or records.output_folder())
+    if options.within is not None:
+        took = sum(_stored_seconds(name, options, out) for name in names)
+        if took > options.within:
+            print(f"error: these units took {took:.0f} s when stored, --within is {options.within:g}", file=sys.stderr)
+            return 2
     wrong = 0
-    for name in _named(options.names):
+    for name in names:
+        start = time.perf_counter()
         try:
-            largest = verify(name, options.units, options.device, options.out, options.tolerance)
-            print(f"{name}: {_many(options.units, 'unit')} again, the largest relative difference is {largest:.1g}")
+            largest = verify(
+                name, options.units, options.device, out, options.tolerance, options.cheapest, options.note
+            )
+            print(
+                f"{name}: {_many(options.units, 'unit')} again in {time.perf_counter() - start:.0f} s, "
+                f"the largest relative difference is {largest:.1g}",
+                flush=True,
+            )
+        except DataMissing as error:  # a bare machine without a network: no fault of the record
+            print(f"skipped: {name}: {error}", flush=True)
+            wrong += os.environ.get("CI", "") == "true"
         except (ValueError, FileNotFoundError, Refused) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {name}: {error}", file=sys.stderr, flush=True)
             wrong += 1
     return 1 if wrong else 0
 
 
+def _stored_seconds(name, options, out):
+    """What the units of a record that ``options`` choose took when they were stored."""
+    record = records.load_record(Path(name).stem, out)
+    some = _chosen(record, load_experiment(name), options.units, options.cheapest)
+    return sum(entry["seconds"] for entry in some)
+
+
 def _status(options):
     out = Path(options.out or records.output_folder())
+    faulty = 0
     for name in experiment_names():
-        code = records.code_hash(records.sources_of(load_experiment(name).__file__))
+        experiment = load_experiment(name)
         try:
             record = records.load_record(name, out)
-            same = record["provenance"]["code"] == code
             print(records.describe(record))
-            checked = record["provenance"].get("verified", {})
-            if same:
-                print("  made by the code that stands")
-            elif checked.get("code") == code:
-                print(
-                    f"  made by other code; of its units {checked['units']}, run again by the code that stands, "
-                    f"agree to {checked['largest_difference']:.1g}"
-                )
-            else:
-                print("  made by other code than stands now: verify it, or run it again")
+            if checked := record["provenance"].get("verified"):
+                when = f"commit {(checked['run']['commit'] or 'unknown')[:10]}, {checked['run']['date'][:10]}"
+                agree = f"agree to {checked['largest_difference']:.1g}"
+                print(f"  {_many(checked['units'], 'unit')} again at {when}: {agree}")
+            problems = _problems(record, experiment, out)
+            print(*(f"  error: {problem}" for problem in problems), sep="\n", end="\n" if problems else "")
+            faulty += bool(problems)
         except FileNotFoundError:
             print(f"{name}: no record in {out}")
         for path in _partial_files(out, name):
             lines = [json.loads(line) for line in _whole_lines(path)]
             if lines:
-                kept, same = sum("unit" in line for line in lines), lines[0]["code"] == code
-                how = f"preset {lines[0]['preset']}" + ("" if same else ", by other code than stands now")
+                kept, version = sum("unit" in line for line in lines), lines[0].get("version")
+                how = f"preset {lines[0]['preset']}"
+                how += "" if version == experiment.VERSION else f", version {version} and not {experiment.VERSION}"
                 print(f"  in progress, {path.name}: {_many(kept, 'finished unit')} ({how})")
-    return 0
+    return 1 if faulty else 0
 
 
 @contextlib.contextmanager

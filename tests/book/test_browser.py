@@ -1,7 +1,7 @@
 """The visit by browser: a small sound page passes, and what a reader would stumble over is found."""
 
 import importlib.util
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ spec = importlib.util.spec_from_file_location("book_browser", TOOLS / "browser.p
 browser = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(browser)
 
-if not any(map(shutil.which, browser.CHROMIUM)):
-    pytest.skip("no chromium on this machine", allow_module_level=True)
+CHROMIUM = browser.chromium()
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 PAGE = """<!DOCTYPE html><html lang="en" data-theme="light"><head><title>Page</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
@@ -74,8 +74,9 @@ def site(folder, page):
     return folder
 
 
+@needs_chromium
 def test_a_sound_page_has_no_problem(tmp_path):
-    assert browser.check(site(tmp_path / "site", PAGE)) == []
+    assert browser.check(site(tmp_path / "site", PAGE), CHROMIUM) == []
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +91,25 @@ def found(tmp_path_factory):
             old, new, _ = DEFECTS[k]
             assert old in page
             page = page.replace(old, new, 1)
-        problems.update(dict.fromkeys(group, browser.check(site(folder / str(number), page))))
+        problems.update(dict.fromkeys(group, browser.check(site(folder / str(number), page), CHROMIUM)))
     return problems
 
 
+@needs_chromium
 @pytest.mark.parametrize("k", range(len(DEFECTS)), ids=[defect[2][:30] for defect in DEFECTS])
 def test_each_defect_is_found(found, k):
     assert any(DEFECTS[k][2] in problem for problem in found[k]), found[k]
 
 
 def test_an_empty_folder_is_not_a_book(tmp_path):
-    assert browser.check(tmp_path) == [f"{tmp_path}: no page to visit"]
+    assert browser.check(tmp_path, "chromium") == [f"{tmp_path}: no page to visit"]
+
+
+def test_without_a_browser_no_page_is_visited_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["browser.py"])
+    monkeypatch.setenv("CHROMIUM", "none")
+    monkeypatch.delenv("CI", raising=False)
+    assert browser.main() == 77
+    assert capsys.readouterr().out.startswith("no Chromium on this machine, so the pages are not visited")
+    monkeypatch.setenv("CI", "true")
+    assert browser.main() == 1

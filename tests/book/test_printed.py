@@ -42,14 +42,35 @@ def test_the_books_first_page_keeps_the_place():
     assert '<span id="print-version"></span>' in (TOOLS.parents[0] / "index.md").read_text(encoding="utf-8")
 
 
-def test_packing_keeps_the_pages_and_saves_bytes(printed, tmp_path):
+def test_packing_names_the_file_and_its_bookmarks_and_saves_bytes(printed, tmp_path):
     path = tmp_path / "book.pdf"
     with pikepdf.new() as pdf:
         for _ in range(40):
             pdf.add_blank_page()
+        with pdf.open_outline() as outline:
+            for title, part in (("The codeand its rate", "Verdicts"), ("Two", "Verdicts")):
+                item = pikepdf.OutlineItem(title, 0)
+                item.children.append(pikepdf.OutlineItem(part, 1))
+                outline.root.append(item)
         pdf.save(path, object_stream_mode=pikepdf.ObjectStreamMode.disable)
     before = path.stat().st_size
-    assert printed.pack(path) == 40
+    headings = [["The code and its rate", ""], ["Verdicts", "Chapter 1"], ["Two", ""], ["Verdicts", "Chapter 2"]]
+    assert printed.pack(path, headings, "A Book", "somebody") == 40
     assert path.stat().st_size < before / 2
     with pikepdf.open(path) as pdf:
         assert len(pdf.pages) == 40
+        assert (pdf.docinfo["/Title"], pdf.docinfo["/Author"]) == ("A Book", "somebody")
+        with pdf.open_outline() as outline:
+            titles = [[item.title, *(part.title for part in item.children)] for item in outline.root]
+    assert titles == [["The code and its rate", "Verdicts (Chapter 1)"], ["Two", "Verdicts (Chapter 2)"]]
+    with pytest.raises(ValueError, match="zip"):  # a bookmark without its heading would give all others a wrong name
+        printed.pack(path, headings[1:], "A Book", "somebody")
+
+
+def test_without_a_browser_nothing_is_printed_and_that_is_said(printed, monkeypatch, capsys):
+    monkeypatch.setenv("CHROMIUM", "none")
+    monkeypatch.delenv("CI", raising=False)
+    assert printed.main() == 77
+    assert capsys.readouterr().out.startswith("no Chromium on this machine, so the book is not printed")
+    monkeypatch.setenv("CI", "true")
+    assert printed.main() == 1

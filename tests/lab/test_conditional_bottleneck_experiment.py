@@ -2,22 +2,14 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 import sigreg.lab.experiments.conditional_bottleneck as experiment
+from sigreg.lab import reading
 from sigreg.lab.models import BottleneckClassifier
-
-
-def test_auroc_is_sklearns():
-    generator = torch.Generator().manual_seed(0)
-    usual = torch.randint(0, 6, (50,), generator=generator).float()  # with ties
-    foreign = torch.randint(2, 9, (30,), generator=generator).float()
-    truth = [0] * 50 + [1] * 30
-    assert experiment.auroc(usual, foreign) == pytest.approx(roc_auc_score(truth, torch.cat([usual, foreign])))
-    assert experiment.auroc(usual, usual) == pytest.approx(0.5)
-    assert experiment.auroc(usual, usual + 100) == 1.0
+from sigreg.lab.records import table
 
 
 def test_reliability_bins_and_error():
@@ -63,13 +55,14 @@ def lines():
 
 
 def test_comparison_at_equal_rate():
-    found = lines()
-    rates = experiment.common_rates(found, ("old", "new"))
+    found = pd.DataFrame(lines())
+    rates = reading.common_rates(found, ("old", "new"))
     assert rates[0] == pytest.approx(0.61) and rates[-1] == pytest.approx(4.0) and len(rates) == 5
-    for differences in experiment.advantage(found, "new", "old", "accuracy", rates):
+    for differences in reading.advantage(found, "new", "old", "accuracy", rates):
         assert differences == pytest.approx([0.01, 0.01])
+    apart = found.assign(conditional_rate=[9.0 if method == "old" else 1.0 for method in found.method])
     with pytest.raises(ValueError, match="no conditional rate in common"):
-        experiment.common_rates([{**n, "conditional_rate": 9.0} for n in found[:1]] + found[6:7], ("old", "new"))
+        reading.common_rates(apart, ("old", "new"))
 
 
 def test_units_name_what_they_depend_on_and_run():
@@ -84,8 +77,8 @@ def test_units_name_what_they_depend_on_and_run():
         first, second = (experiment.run_unit(unit, torch.device("cpu")) for _ in range(2))
         assert first == second and [n["beta"] for n in first["networks"]] == [0.1, 1.0]
     entry = {"unit": unit, "result": first}
-    flat = experiment.networks([entry], "random_labels")
-    assert len(flat) == 2 and flat[0]["method"] == "vib" and experiment.networks([entry]) == []
+    flat = table({"units": [entry]})
+    assert flat.beta.tolist() == [0.1, 1.0] and set(flat.method) == {"vib"} and set(flat.part) == {"random_labels"}
 
 
 @pytest.mark.parametrize("preset", ["default", "full"])

@@ -7,6 +7,7 @@ import torch
 
 from sigreg.gaussian_regularization import epps_pulley_closed_form
 from sigreg.lab.experiments import gaussian_regularization_power as power
+from sigreg.lab.reading import rejection_rates
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_unit_is_reproducible_keeps_the_level_and_sees_collapse():
         assert result["rejections"]["normal"][test] <= 15  # 5 expected
         assert result["rejections"]["collapsed direction"][test] >= 60
     record = {"units": [{"unit": unit, "result": result, "seconds": 1.0}] * 2}
-    row = next(r for r in power.rates(record) if r["law"] == "cube" and r["test"] == "moments")
-    assert row["rate"] == result["rejections"]["cube"]["moments"] / 100
-    assert row["error"] == pytest.approx(math.sqrt(row["rate"] * (1 - row["rate"]) / 200), abs=0.01)
+    rate, error = rejection_rates(record).loc[64, 4, "cube", "moments"]
+    assert rate == result["rejections"]["cube"]["moments"] / 100
+    assert error == pytest.approx(math.sqrt(rate * (1 - rate) / 200), abs=0.01)
     assert "collapsed direction: mean_32 4" in power.summary(record)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sigreg.lab import records
+from sigreg.lab import files, records
 
 
 def _record(name="toy", units=2):
@@ -19,14 +19,15 @@ def _record(name="toy", units=2):
     }
     provenance = {
         "preset": "full",
+        "version": 1,
         "seeds": 2,
-        "code": "ab",
         "device": "cpu",
-        "sources": [],
         "wall_seconds": 1.5,
         "runs": [run],
     }
-    entries = [{"unit": {"seed": seed}, "result": {"rate": seed / 3}, "seconds": 0.75} for seed in range(units)]
+    entries = [
+        {"unit": {"seed": seed, "version": 1}, "result": {"rate": seed / 3}, "seconds": 0.75} for seed in range(units)
+    ]
     return {"name": name, "description": "A toy.", "provenance": provenance, "units": entries}
 
 
@@ -41,10 +42,11 @@ def test_a_record_survives_the_round_trip_one_unit_a_line(tmp_path):
 
 def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
     records.save_record(_record(), tmp_path)
-    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         records.save_record(_record(units=5), tmp_path)
     assert records.load_record("toy", tmp_path) == _record()
+    assert [file.name for file in tmp_path.iterdir()] == ["toy.json"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -91,8 +93,16 @@ def test_timings_are_found_in_the_checkout_and_in_the_package(tmp_path, monkeypa
         assert records.load_benchmark("fast") == {"from": folder}
 
 
-def test_rows_are_flat_and_describe_names_the_run():
-    assert records.rows(_record())[1] == {"seed": 1, "rate": 1 / 3}
+def test_a_table_has_a_row_a_unit_or_one_for_each_of_its_parts():
+    assert records.table(_record()).to_dict("records")[1] == {"seed": 1, "version": 1, "seconds": 0.75, "rate": 1 / 3}
+    several = {"networks": [{"beta": 0.1, "bins": [1, 2]}, {"beta": 1.0, "bins": [3]}], "steps": 7}
+    unit = {"unit": {"seed": 4, "beta": [0.1, 1.0], "terms": {"nats": 0.5}}, "result": several, "seconds": 2.0}
+    found = records.table({"units": [unit]})
+    assert found.beta.tolist() == [0.1, 1.0] and found.bins.tolist() == [[1, 2], [3]]  # the number wins
+    assert found["terms.nats"].tolist() == [0.5] * 2 and found.steps.tolist() == [7] * 2
+
+
+def test_describe_names_the_run():
     text = records.describe(_record())
     for part in (
         "toy",
@@ -103,33 +113,6 @@ def test_rows_are_flat_and_describe_names_the_run():
         "2026-05-01",
     ):
         assert part in text
-
-
-def test_hash_sees_code_but_not_words(tmp_path):
-    path = tmp_path / "experiment.py"
-    base = '"""Docstring."""\n\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n'
-    same = '"""Another\n\nlonger docstring."""\ndef f(x):\n    return x + 1\n\n\n# the end\n'
-    other = base.replace("x + 1", "x + 2")
-    quoted = base.replace("x + 1", '"# not a comment"')
-    hashes = []
-    for text in (base, same, other, quoted):
-        path.write_text(text)
-        hashes.append(records.code_hash([path]))
-    assert hashes[0] == hashes[1]
-    assert len(set(hashes)) == 3
-    path.write_text(quoted)
-    assert "# not a comment" in records.code_of(path)
-
-
-def test_sources_follow_imports_through_the_package(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("import torch\nfrom sigreg.lab.records import load_record\nfrom sigreg.lab import reproduce\n")
-    names = {records.source_name(source) for source in records.sources_of(path)}
-    assert {"mine.py", "sigreg/lab/records.py", "sigreg/lab/reproduce.py", "sigreg/lab/device.py"} <= names
-    assert not any("torch" in name for name in names)
-    alone = tmp_path / "alone.py"
-    alone.write_text("import math\n")
-    assert records.sources_of(alone) == [alone]
 
 
 def test_commit_and_dirty(tmp_path, monkeypatch):
@@ -164,9 +147,11 @@ def _stored():
 @pytest.mark.parametrize("name", _stored())
 def test_stored_records_are_complete(name):
     """What the book shows: each unit once, finite numbers; for each run commit, versions, device and date."""
-    record = records.load_record(name)
+    folder = records.PACKAGE.parent / "book" / "_records"
+    record = records.load_record(name, folder)
+    assert list(files.changed_files(record, folder)) == []
     assert record["name"] == name and record["description"]
-    assert record["units"] and all({"unit", "result", "seconds"} == set(unit) for unit in record["units"])
+    assert record["units"] and all({"unit", "result", "seconds"} == set(unit) - {"files"} for unit in record["units"])
     assert len({json.dumps(unit["unit"], sort_keys=True) for unit in record["units"]}) == len(record["units"])
     records.to_json(record)  # no NaN
     for run in record["provenance"]["runs"]:

@@ -1,6 +1,5 @@
-"""The runner: a killed run resumes and loses nothing, shards join, other code is never mixed in."""
+"""The runner: a killed run resumes and loses nothing, shards join, another version is never mixed in."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,8 @@ import pytest
 import torch
 
 from sigreg.lab import records, reproduce
+from sigreg.lab.data import DataMissing
+from sigreg.lab.experiments import gaussian_regularization_power as power
 
 TOY = '''"""Sums of seeded random numbers."""
 
@@ -20,6 +21,7 @@ import time
 import torch
 import torch.distributed as dist
 
+VERSION = 1
 SEEDS = {"default": 2, "full": 3}
 
 
@@ -85,7 +87,8 @@ def test_a_whole_run(toy):
     assert sorted(path.name for path in (toy / "out").iterdir()) == ["toy.json"]
     provenance = record["provenance"]
     assert (provenance["preset"], provenance["seeds"], provenance["device"]) == ("default", 2, "cpu")
-    assert provenance["sources"] == ["toy.py"] and len(provenance["runs"]) == 1
+    assert provenance["version"] == 1 and len(provenance["runs"]) == 1
+    assert all(entry["unit"]["version"] == 1 for entry in record["units"])
     again = _run(toy)  # nothing to do, nothing done
     assert again == record and len(_log(toy)) == 8
     in_memory = reproduce.live(str(toy / "toy.py"), device="cpu")
@@ -164,23 +167,59 @@ def test_more_seeds_in_a_partial_file_are_kept(toy):
 
 
 @pytest.mark.parametrize("stage", ["record", "partial"])
-def test_other_code_is_refused(toy, stage):
+def test_another_version_is_refused(toy, stage):
     _run(toy, shard=(1, 1) if stage == "record" else (1, 2))
     calls = len(_log(toy))
-    (toy / "toy.py").write_text(TOY.replace(".sum()", ".mean()"))
-    with pytest.raises(reproduce.Refused, match=r"by code .*--out FOLDER.*--overwrite"):
+    (toy / "toy.py").write_text(TOY.replace(".sum()", ".mean()").replace("VERSION = 1", "VERSION = 2"))
+    with pytest.raises(reproduce.Refused, match=r"at version 1; this run is at version 2.*--out FOLDER.*--overwrite"):
         _run(toy)
     assert len(_log(toy)) == calls
     record = _run(toy, overwrite=True)
-    assert len(_log(toy)) == calls + 8
+    assert len(_log(toy)) == calls + 8 and all(entry["unit"]["version"] == 2 for entry in record["units"])
     assert _values(record) == _values(reproduce.live(str(toy / "toy.py"), device="cpu"))
     assert sorted(path.name for path in (toy / "out").iterdir()) == ["toy.json"]
 
 
-def test_comments_do_not_make_other_code(toy):
+def test_words_and_functions_that_nobody_calls_are_not_another_version(toy):
     record = _run(toy)
-    (toy / "toy.py").write_text(TOY + "\n# a remark\n")
+    (toy / "toy.py").write_text(TOY.replace("sums was taken", "sums is meant") + "\n\ndef unused():\n    return 0\n")
     assert _run(toy) == record and len(_log(toy)) == 8
+
+
+@pytest.mark.parametrize("stage", ["partial", "record"])
+def test_runs_that_made_a_part_stay_in_the_provenance(toy, monkeypatch, stage):
+    """One commit makes the first half or the first seeds, another the rest: both are named."""
+    monkeypatch.setenv("SIGREG_COMMIT", "first")
+    _run(toy, **({"shard": (1, 2)} if stage == "partial" else {"seeds": 1}))
+    monkeypatch.setenv("SIGREG_COMMIT", "second")
+    record = _run(toy)
+    assert [run["commit"] for run in record["provenance"]["runs"]] == ["first", "second"]
+    assert _run(toy) == record == records.load_record("toy", toy / "out")
+
+
+KEEPS = TOY.replace("round(value.item(), 6)}", "round(value.item(), 6)}, files").replace(
+    "    return {", '    files = {"kept.bin": lambda file: file.write(b"kept")} if unit["seed"] else {}\n    return {'
+)
+
+
+def test_files_of_a_run_lie_beside_the_record_which_knows_their_bytes(toy, capsys, monkeypatch):
+    (toy / "toy.py").write_text(KEEPS)
+    record = _run(toy)
+    kept = toy / "out" / "kept.bin"
+    assert kept.read_bytes() == b"kept"
+    assert all(("files" in entry) == (entry["unit"]["seed"] > 0) for entry in record["units"])
+    experiment = reproduce.load_experiment(str(toy / "toy.py"))
+    monkeypatch.setattr(reproduce, "experiment_names", lambda: ["toy"])
+    monkeypatch.setattr(reproduce, "load_experiment", lambda name: experiment)
+    assert reproduce.main(["status", "--out", str(toy / "out")]) == 0
+    capsys.readouterr()
+    kept.write_bytes(b"Kept")
+    reproduce.live("toy", device="cpu")  # which leaves no file
+    assert reproduce.main(["status", "--out", str(toy / "out")]) == 1
+    assert "error: kept.bin, which the run of toy made, is not the file it made" in capsys.readouterr().out
+    with pytest.raises(reproduce.Refused, match=r"kept\.bin, which the run of toy made"):
+        reproduce.verify("toy", 1, "cpu", toy / "out")
+    assert kept.read_bytes() == b"Kept"
 
 
 def test_another_preset_is_refused(toy, capsys):
@@ -256,7 +295,7 @@ def test_wrong_shards(shard, capsys):
     assert "must" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lack", ["SEEDS", "summary", "docstring"])
+@pytest.mark.parametrize("lack", ["VERSION", "SEEDS", "summary", "docstring"])
 def test_an_incomplete_experiment_is_named(toy, lack):
     docstring = '"""Sums of seeded random numbers."""'
     text = TOY.replace(docstring, "") if lack == "docstring" else TOY.replace(lack, "other")
@@ -273,49 +312,89 @@ def test_list_and_status(tmp_path, capsys):
     assert f"no record in {tmp_path}" in capsys.readouterr().out
 
 
-def test_status_tells_whose_code_and_how_far(toy, monkeypatch, capsys):
-    experiment = reproduce.load_experiment(str(toy / "toy.py"))
+@pytest.fixture
+def known(toy, monkeypatch):
+    """The toy as the one experiment there is, run and stored; the folder of its record."""
+
+    def load(name):
+        return experiment if name == "toy" else original(name)
+
+    original, experiment = reproduce.load_experiment, reproduce.load_experiment(str(toy / "toy.py"))
     monkeypatch.setattr(reproduce, "experiment_names", lambda: ["toy"])
-    monkeypatch.setattr(reproduce, "load_experiment", lambda name: experiment)
-    options = {"device": "cpu", "out": toy / "out"}
-    reproduce.run("toy", shard=(1, 2), **options)
-    reproduce.main(["status", "--out", str(toy / "out")])
-    assert "toy.1of2.partial: 4 finished units (preset default)" in capsys.readouterr().out
-    reproduce.run("toy", **options)
-    reproduce.main(["status", "--out", str(toy / "out")])
-    assert "made by the code that stands" in capsys.readouterr().out
-    path = toy / "out" / "toy.json"
-    path.write_text(path.read_text().replace(json.loads(path.read_text())["provenance"]["code"], "0" * 16))
-    reproduce.main(["status", "--out", str(toy / "out")])
-    assert "other code than stands now" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce, "load_experiment", load)
+    reproduce.run("toy", device="cpu", out=toy / "out")
+    return toy / "out"
 
 
-def test_verify_runs_a_few_units_again_and_says_so(toy, monkeypatch, capsys):
-    experiment = reproduce.load_experiment(str(toy / "toy.py"))
-    monkeypatch.setattr(reproduce, "experiment_names", lambda: ["toy"])
-    monkeypatch.setattr(reproduce, "load_experiment", lambda name: experiment)
-    out = toy / "out"
-    reproduce.run("toy", device="cpu", out=out)
-    path = out / "toy.json"
-    path.write_text(path.read_text().replace(json.loads(path.read_text())["provenance"]["code"], "0" * 16))
-    calls = len((toy / "log").read_text().splitlines())
-    assert reproduce.main(["verify", "toy", "--units", "3", "--out", str(out)]) == 0
+def test_status_tells_versions_and_how_far(toy, known, monkeypatch, capsys):
+    reproduce.run("toy", device="cpu", out=known, seeds=3, shard=(1, 2))
+    assert reproduce.main(["status", "--out", str(known)]) == 0
+    assert "toy.1of2.partial: 2 finished units (preset default)" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce.load_experiment("toy"), "VERSION", 2)
+    assert reproduce.main(["status", "--out", str(known)]) == 1
+    shown = capsys.readouterr().out
+    assert "error: toy holds units of version 1, the experiment is at 2" in shown
+    assert "finished units (preset default, version 1 and not 2)" in shown
+
+
+def test_verify_runs_a_few_units_again_and_writes_nothing_unless_asked(toy, known, capsys):
+    before = (known / "toy.json").read_bytes()
+    assert reproduce.main(["verify", "toy", "--units", "3", "--out", str(known)]) == 0
     assert "3 units again" in capsys.readouterr().out
-    assert len((toy / "log").read_text().splitlines()) == calls + 3
-    noted = records.load_record("toy", out)["provenance"]
-    assert noted["verified"]["units"] == 3 and noted["verified"]["largest_difference"] == 0
-    reproduce.main(["status", "--out", str(out)])
-    assert "of its units 3, run again by the code that stands, agree" in capsys.readouterr().out
+    assert len(_log(toy)) == 8 + 3 and (known / "toy.json").read_bytes() == before
+    assert reproduce.main(["verify", "toy", "--units", "3", "--note", "--out", str(known)]) == 0
+    noted = records.load_record("toy", known)["provenance"]["verified"]
+    assert noted["units"] == 3 and noted["largest_difference"] == 0 and noted["run"]["commit"]
+    reproduce.main(["status", "--out", str(known)])
+    assert "3 units again at commit " in capsys.readouterr().out
 
-    record = records.load_record("toy", out)
+    record = records.load_record("toy", known)
     record["units"][0]["result"]["value"] *= 1.01
-    records.save_record(record, out)
-    before = path.read_bytes()
-    assert reproduce.main(["verify", "toy", "--out", str(out)]) == 1
-    assert "more than 0.001" in capsys.readouterr().err and path.read_bytes() == before
-    assert reproduce.main(["verify", "toy", "--tolerance", "0.1", "--out", str(out)]) == 0
+    records.save_record(record, known)
+    before = (known / "toy.json").read_bytes()
+    assert reproduce.main(["verify", "toy", "--note", "--out", str(known)]) == 1
+    assert "more than 0.001" in capsys.readouterr().err and (known / "toy.json").read_bytes() == before
+    assert reproduce.main(["verify", "toy", "--tolerance", "0.1", "--out", str(known)]) == 0
     with pytest.raises(ValueError, match="count"):
-        reproduce.verify("toy", 0, out=out)
+        reproduce.verify("toy", 0, out=known)
+
+
+def test_the_quick_check_takes_the_cheapest_telling_unit_within_its_bound(toy, known, monkeypatch, capsys):
+    record = records.load_record("toy", known)
+    for k, entry in enumerate(record["units"]):
+        entry["seconds"] = 10.0 - k
+    records.save_record(record, known)
+    monkeypatch.setattr(reproduce.load_experiment("toy"), "CHECK", {"cell": 2}, raising=False)
+    check = ["verify", "all", "--units", "1", "--cheapest", "--out", str(known), "--within"]
+    assert reproduce.main([*check, "4"]) == 0
+    assert _log(toy)[8:] == ["1/2"]  # of cell 2 the later seed took less: 4 s
+    assert reproduce.main([*check, "3.9"]) == 2 and len(_log(toy)) == 9
+    assert "these units took 4 s when stored, --within is 3.9" in capsys.readouterr().err
+
+
+def test_a_bare_machine_skips_what_needs_the_whole_data_and_ci_does_not(toy, known, monkeypatch, capsys):
+    def missing(unit, device):
+        raise DataMissing("the whole FashionMNIST is nowhere")
+
+    monkeypatch.setattr(reproduce.load_experiment("toy"), "run_unit", missing)
+    for ci, status in (("", 0), ("true", 1)):
+        monkeypatch.setenv("CI", ci)
+        assert reproduce.main(["verify", "all", "--out", str(known)]) == status
+        assert "skipped: toy: the whole FashionMNIST is nowhere" in capsys.readouterr().out
+
+
+def test_a_changed_formula_is_found_by_verify(monkeypatch):
+    """The smallest stored unit of the power study, with the package as it stands and with faults planted in it."""
+    quick = {"count": 1, "device": "cpu", "out": records.PACKAGE.parent / "book/_records", "cheapest": True}
+    stored = (quick["out"] / "gaussian_regularization_power.json").read_bytes()
+    assert reproduce.verify("gaussian_regularization_power", **quick) <= 1e-3
+    for name, factor in (("epps_pulley", 1.01), ("slice_free_sigreg", 0.99)):
+        with monkeypatch.context() as planted:
+            right = getattr(power, name)
+            planted.setattr(power, name, lambda z, right=right, factor=factor: factor * right(z))
+            with pytest.raises(reproduce.Refused, match=r"today's numbers differ from the stored ones by up to 0\.0"):
+                reproduce.verify("gaussian_regularization_power", **quick)
+    assert (quick["out"] / "gaussian_regularization_power.json").read_bytes() == stored
 
 
 def test_difference_of_results():

@@ -11,6 +11,8 @@ from scipy import stats
 
 import sigreg.lab.experiments.self_supervised as experiment
 import sigreg.lab.experiments.self_supervised_sweeps as sweeps
+from sigreg.lab import reading
+from sigreg.lab.files import write_whole
 from sigreg.lab.models import ConvEncoder
 from sigreg.lab.pretrained import PRETRAINED, pretrained_encoder, save_encoder
 
@@ -25,12 +27,12 @@ def seeded(seed=0):
 def test_rank_correlation_is_scipys_and_its_interval_covers():
     x = torch.randint(0, 9, (40,), generator=seeded()).tolist()  # with ties
     y = [value + noise for value, noise in zip(x, (4 * torch.randn(40, generator=seeded(1))).tolist(), strict=True)]
-    found, low, high = experiment.rank_correlation(x, y)
+    found, low, high = reading.rank_correlation(x, y)
     assert found == pytest.approx(stats.spearmanr(x, y).statistic)
     assert low < found < high and high - low > 0.1
-    assert experiment.rank_correlation(y, [-v for v in y])[0] == -1
+    assert reading.rank_correlation(y, [-v for v in y])[0] == -1
     with pytest.raises(ValueError, match="equal length"):
-        experiment.rank_correlation([1, 2, 3], [1, 2])
+        reading.rank_correlation([1, 2, 3], [1, 2])
 
 
 def test_unshared_part_of_known_codes():
@@ -51,9 +53,9 @@ def test_curve_keeps_the_mean_and_the_last_step():
 
 
 def test_slices_of_a_normal_sample_follow_the_diagonal_and_others_do_not():
-    normal, slices = experiment.slice_quantiles(torch.randn(20_000, 3, generator=seeded()))
+    normal, slices = reading.slice_quantiles(torch.randn(20_000, 3, generator=seeded()))
     assert (slices - normal[:, None]).abs().max() < 0.1
-    _, collapsed = experiment.slice_quantiles(torch.zeros(50, 3))
+    _, collapsed = reading.slice_quantiles(torch.zeros(50, 3))
     assert collapsed.abs().max() == 0
 
 
@@ -65,15 +67,16 @@ def test_units_are_distinct_and_name_their_budget(module):
         assert all({"epochs", "batch_size", "lr", "seed", "views"} <= set(u) for u in units)
 
 
-def test_every_method_runs_and_repeats(tmp_path, monkeypatch):
-    monkeypatch.setenv("SIGREG_RECORDS", str(tmp_path))
+def test_every_method_runs_and_repeats(tmp_path):
     for unit in experiment.units("default", range(1)):
         if unit["method"] == "pixels":
             continue
         unit = {**unit, **TINY, **({"keep": "kept.pt"} if unit["method"] == "sigreg" else {})}
-        first = experiment.run_unit(unit, CPU)
+        first, files = experiment.run_unit(unit, CPU)
+        assert list(files) == (["kept.pt"] if unit["method"] == "sigreg" else [])
         if unit["method"] == "sigreg":
-            second = experiment.run_unit(unit, CPU)
+            second, files = experiment.run_unit(unit, CPU)
+            write_whole(tmp_path / "kept.pt", files["kept.pt"])
             assert {**first, "training_seconds": 0} == {**second, "training_seconds": 0}
         assert first["features"] == 16 and 0 < first["accuracy"] < 1
     kept = torch.load(tmp_path / "kept.pt", weights_only=True)

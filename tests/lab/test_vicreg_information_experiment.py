@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import sigreg.lab.experiments.vicreg_information as experiment
-import sigreg.lab.experiments.vicreg_information_sigreg as again
-from sigreg.lab.records import load_record
+from sigreg.lab import reading
+from sigreg.lab.records import load_record, table
 from sigreg.vicreg_information import probe_terms
 
 
@@ -26,20 +26,21 @@ def test_units_give_every_method_the_same():
 
 
 def test_stored_weights_are_those_that_tuning_prefers():
-    record, repeated = load_record("vicreg_information"), load_record("vicreg_information_sigreg")
-    joined = again.joined(record, repeated)
-    assert experiment.tuned(joined) == experiment.tuned(record) == {**experiment.CHOSEN, **again.WEIGHTS}
-    assert "prefers: none" in experiment.summary(joined)
-    for method in experiment.METHODS:
-        assert len(experiment.results(joined, method)) == 5
+    record = load_record("vicreg_information")
+    found = table(record)
+    assert reading.tuned(found) == experiment.CHOSEN
+    assert "prefers: none" in experiment.summary(record)
+    assert (found[found.part == "final"].groupby("method").size() == 5).all()
+    second = found[found.part == "runner-up"].groupby("method").weight.agg(["min", "max", "size"])
+    assert second.to_dict("index") == {"sigreg": {"min": 2.5, "max": 2.5, "size": 5}}
 
 
-def test_the_repetition_changes_the_weight_and_nothing_else():
-    for preset in ("default", "full"):
-        before = [u for u in experiment.units(preset, range(2)) if u["part"] == "final" and u["method"] == "sigreg"]
-        after = again.units(preset, range(2))
-        assert [{**u, "weight": 0} for u in before] == [{**u, "weight": 0} for u in after] and len(after) == 2
-        assert all(u["weight"] in experiment.GRID["sigreg"] for u in after)
+def test_the_runner_up_changes_the_weight_and_nothing_else():
+    units = experiment.units("full", range(2))
+    for method, weight in experiment.RUNNER_UP.items():
+        final, second = ([u for u in units if (u["part"], u["method"]) == (p, method)] for p in ("final", "runner-up"))
+        assert [{**u, "weight": weight, "part": "runner-up"} for u in final] == second and len(second) == 2
+        assert weight in experiment.GRID[method] and weight != experiment.CHOSEN[method]
 
 
 @pytest.mark.parametrize("method", experiment.METHODS)
@@ -116,16 +117,16 @@ def test_the_measured_error_of_codes_that_are_the_label():
     assert curve[0]["risk"] > curve[-1]["risk"] and curve[0]["risk_error"] > 0
 
 
-def test_reading_a_record():
+def test_tuning_prefers_the_most_accurate_and_the_first_of_equals():
     def entry(method, seed, accuracy, part="final", weight=1.0):
         unit = {"method": method, "seed": seed, "part": part, "weight": weight}
         return {"unit": unit, "result": {"accuracy": accuracy}, "seconds": 1.0}
 
-    record = {"units": [
+    found = table({"units": [
         entry("vicreg", 1000, 0.5, "tune", 1.0), entry("vicreg", 1000, 0.6, "tune", 2.0),
         entry("vicreg", 1000, 0.6, "tune", 3.0), entry("vicreg", 1, 0.9), entry("vicreg", 0, 0.8),
         entry("sigreg", 0, 0.7), entry("sigreg", 1, 0.75),
-    ]}
-    assert experiment.tuned(record) == {"vicreg": 2.0}
-    assert [r["accuracy"] for r in experiment.results(record, "vicreg")] == [0.8, 0.9]
-    assert experiment.paired_differences(record, "vicreg", "sigreg") == pytest.approx([0.1, 0.15])
+    ]})  # fmt: skip
+    assert reading.tuned(found) == {"vicreg": 2.0}
+    final = found[found.part == "final"]
+    assert reading.paired(final, {"method": "vicreg"}, {"method": "sigreg"}) == pytest.approx([0.1, 0.15])

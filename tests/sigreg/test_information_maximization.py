@@ -9,6 +9,8 @@ from scipy import integrate, stats
 import sigreg.lab.experiments.information_maximization as experiment
 from sigreg import information_maximization as im
 from sigreg.lab import dynamics
+from sigreg.lab.reading import collapsed
+from sigreg.lab.records import table
 from sigreg.rate_distortion import mutual_information
 
 F64 = torch.float64
@@ -382,8 +384,7 @@ def test_reading_a_record():
         return {"unit": {"cell": cell, "seed": seed}, "result": result, "seconds": 1.0}
 
     record = {"units": [entry("a", 0, 0.01), entry("a", 1, 0.02), entry("b", 0, 0.01), entry("b", 1, 0.9)]}
-    assert experiment.collapsed(record) == (["a"], ["b"])
-    assert experiment.over_seeds(record, "rank")["a"] == [[9.0, 4.0]] * 2
+    assert collapsed(table(record)) == (["a"], ["b"])
     assert "collapsed in every seed: a; in some: b" in experiment.summary(record)
     assert experiment.trace([{"q": float(k)} for k in range(50)], "q")[0] == 0.5
 

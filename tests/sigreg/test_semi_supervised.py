@@ -10,6 +10,7 @@ import sigreg.lab.experiments.semi_supervised as study
 import sigreg.lab.experiments.semi_supervised_pretrained as started
 from sigreg.evaluation import accuracy
 from sigreg.gaussian_regularization import random_directions, slice_free_sigreg, sliced_sigreg
+from sigreg.lab import reading
 from sigreg.lab.batches import FewLabelBatches, balanced_draw
 from sigreg.lab.fit import fit
 from sigreg.lab.models import CodeClassifier, ConvEncoder, SharedBatchNorm, refresh_norms
@@ -295,14 +296,14 @@ def test_gains_are_paired_by_draw():
     record = {"units": [fake("labels", 100, s, 0.6 + 0.05 * s) for s in range(4)]}
     record["units"] += [fake("sigreg", 100, s, 0.61 + 0.05 * s, nats=0.1) for s in range(3)]
     record["units"] += [fake("sigreg", 100, s, 0.1, nats=1.0) for s in range(3)]
-    found = study.runs(record)
+    found = reading.few_label_runs(record)
     sigreg, labels = {"name": "sigreg", "nats": 0.1}, {"name": "labels", "labels": 100}
-    assert study.gain(found, sigreg, labels) == pytest.approx([0.01] * 3)
-    assert study.over_draws(found, name="sigreg", nats=1.0) == {0: 0.1, 1: 0.1, 2: 0.1}
+    assert reading.paired(found, sigreg, labels) == pytest.approx([0.01] * 3)
+    assert reading.by_seed(found, name="sigreg", nats=1.0).to_dict() == {0: 0.1, 1: 0.1, 2: 0.1}
     with pytest.raises(ValueError, match="say more"):
-        study.over_draws(found, name="sigreg")
+        reading.by_seed(found, name="sigreg")
     with pytest.raises(ValueError, match="no run"):
-        study.over_draws(found, name="views")
+        reading.by_seed(found, name="views")
     assert "100 labels, joint, 9 steps, sigreg, 0.1 nats: 66.00% (3 draws)" in study.summary(record)
 
 
@@ -412,11 +413,12 @@ def test_started_units_are_distinct_and_complete_and_repeat():
     assert all(not unit["whole"] for unit in started.units("default", range(2)))
     size = {"whole": False, **started.LIVE, "steps": 2}
     unit = started.joint("consistency+sigreg", started.METHODS["consistency+sigreg"], 100, 0, size)
+    unit["encoder"] = full[0]["encoder"]
     one = started.run_unit(unit, torch.device("cpu"))
     torch.randn(7)  # the global generator must not matter
     assert started.run_unit(unit, torch.device("cpu")) == one
     frozen = {"name": "probe", "labels": 100, "accuracy": 0.7, "validation": 0.7}
     record = {"units": [{"unit": {"part": "frozen", "seed": 3}, "result": {"runs": [frozen]}}]}
     record["units"].append({"unit": unit, "result": one})
-    assert [run["name"] for run in started.runs(record)] == ["probe", "consistency+sigreg"]
+    assert reading.few_label_runs(record).name.tolist() == ["probe", "consistency+sigreg"]
     assert "100 labels, probe : 70.00% (1 draws)" in started.summary(record)

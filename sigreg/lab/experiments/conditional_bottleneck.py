@@ -10,20 +10,22 @@ sweep at beta = 0.
 Derived in: Chapter 3, sections 3.7 to 3.9.
 """
 
-import math
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
 
 from sigreg.conditional_bottleneck import held_out_information, pointwise_rate
 from sigreg.lab.batches import Minibatches
 from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.models import BottleneckClassifier
 from sigreg.lab.objectives import bottleneck_objective
+from sigreg.lab.reading import advantage, common_rates
+from sigreg.lab.records import table
 from sigreg.lab.stack import train_stack
 
+VERSION = 1
 SEEDS = {"default": 2, "full": 5}
+CHECK = {"part": "random_labels", "method": "pairwise"}
 
 METHODS = ("vib", "variational_ceb", "minibatch", "pairwise")
 BETAS = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
@@ -165,21 +167,9 @@ def ood_auroc(network, images, seed):
     for name, x in outside.items():
         foreign = scores(x)
         for score, k in (("rate", 0), ("confidence", 1)):
-            found[f"auroc_{name}_{score}"] = round(auroc(known[k], foreign[k]), 5)
+            truth = [0] * len(known[k]) + [1] * len(foreign[k])
+            found[f"auroc_{name}_{score}"] = round(roc_auc_score(truth, torch.cat([known[k], foreign[k]]).cpu()), 5)
     return found
-
-
-def auroc(usual, foreign):
-    """Probability that a foreign example scores above a usual one, ties counted half.
-
-    >>> auroc(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 2.0]))
-    0.75
-    """
-    values = torch.cat([usual, foreign]).double()
-    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
-    rank = (count.cumsum(0).double() - 0.5 * (count.double() - 1))[place]  # average rank, counted from 1
-    m, n = len(usual), len(foreign)
-    return ((rank[m:].sum() - 0.5 * n * (n + 1)) / (m * n)).item()
 
 
 def reliability(probabilities, labels, bins=BINS):
@@ -214,59 +204,9 @@ def reliability(probabilities, labels, bins=BINS):
     }
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def networks(entries, part="sweep"):
-    """One flat dictionary for each network of a record's ``units``: method, seed, beta and its numbers."""
-    return [
-        {"method": entry["unit"]["method"], "seed": entry["unit"]["seed"], **network}
-        for entry in entries
-        if entry["unit"]["part"] == part
-        for network in entry["result"]["networks"]
-    ]
-
-
-def common_rates(found, methods, points=5):
-    """Conditional rates that every method reaches in every seed, evenly spaced in their logarithm."""
-    low, high = 0.0, math.inf
-    for method, seed in {(n["method"], n["seed"]) for n in found if n["method"] in methods}:
-        rates = [n["conditional_rate"] for n in found if (n["method"], n["seed"]) == (method, seed)]
-        low, high = max(low, min(rates)), min(high, max(rates))
-    if low >= high:
-        raise ValueError(f"methods {methods} have no conditional rate in common: widen the grid of beta")
-    return torch.exp(torch.linspace(math.log(low), math.log(high), points, dtype=torch.float64)).tolist()
-
-
-def at_rate(found, method, seed, quantity, rate):
-    """``quantity`` of a method at one conditional rate: linear between its networks in the logarithm of the rate.
-
-    >>> line = [{"method": "m", "seed": 0, "conditional_rate": r, "accuracy": a} for r, a in ((1.0, 0.5), (4.0, 0.7))]
-    >>> round(at_rate(line, "m", 0, "accuracy", 2.0), 4)
-    0.6
-    """
-    points = sorted(
-        (math.log(n["conditional_rate"]), n[quantity]) for n in found if (n["method"], n["seed"]) == (method, seed)
-    )
-    x = min(max(math.log(rate), points[0][0]), points[-1][0])  # the ends may be off by a rounding
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 <= x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    raise ValueError(f"method {method!r}, seed {seed} has no two networks to interpolate between")
-
-
-def advantage(found, method, baseline, quantity, rates):
-    """For each rate the list of paired differences ``method - baseline``, one for each seed."""
-    seeds = sorted({n["seed"] for n in found})
-    return [
-        [at_rate(found, method, seed, quantity, r) - at_rate(found, baseline, seed, quantity, r) for seed in seeds]
-        for r in rates
-    ]
-
-
 def summary(record):
     """The headline in plain words."""
-    found = networks(record["units"])
+    found = table(record).query("part == 'sweep'")
     rates = common_rates(found, METHODS[1:2] + METHODS[-1:])
     lines = []
     shown = (("accuracy", 100, "points"), ("accuracy_one", 100, "points"), ("relevance", 1, "nats"))

@@ -2,14 +2,14 @@ r"""Repaired minibatch CEB beside variational CEB with four times the batch and 
 
 The learned class Gaussians of variational CEB must follow the encoder, step by step; the moments of the batch need
 not, and grow more exact with the batch. So this is where the estimate without learned densities should gain.
-Everything but batch size and learning rate is as in :mod:`sigreg.lab.experiments.conditional_bottleneck`, which also
-reads the results.
+Everything but batch size and learning rate is as in :mod:`sigreg.lab.experiments.conditional_bottleneck`.
 
 Derived in: Chapter 3, section 3.7.
 """
 
 from sigreg.lab.experiments import conditional_bottleneck as common
 
+VERSION = common.VERSION
 SEEDS = {"default": 2, "full": 5}
 
 METHODS = ("variational_ceb", "pairwise")

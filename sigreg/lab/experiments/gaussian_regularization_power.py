@@ -19,7 +19,9 @@ from functools import cache
 import torch
 
 from sigreg.gaussian_regularization import epps_pulley, slice_free_sigreg
+from sigreg.lab.reading import rejection_rates
 
+VERSION = 1
 SEEDS = {"default": 1, "full": 4}
 
 LAWS = ("normal", "wrong scale", "anisotropy", "collapsed direction", "heavy tails", "cube", "two clusters")
@@ -184,39 +186,17 @@ def _short(value):
     return float(f"{float(value):.6g}")
 
 
-def rates(record):
-    """The rejection rates of a record, all seeds together: rows of N, D, law, test, rate and standard error.
-
-    The error is the binomial one; the noise of the critical values comes on top (0.7 points at a rate of 5% with
-    4 x 240 null samples).
-    """
-    counts = {}
-    for entry in record["units"]:
-        unit = entry["unit"]
-        for law, tests in entry["result"]["rejections"].items():
-            for test, count in tests.items():
-                cell = counts.setdefault((unit["N"], unit["D"], law, test), [0, 0])
-                cell[0] += count
-                cell[1] += unit["replicates"]
-    table = []
-    for (n, dim, law, test), (rejected, total) in counts.items():
-        p = (rejected + 1) / (total + 2)  # Laplace's rule, so that 0 and all still have an error
-        error = math.sqrt(p * (1 - p) / total)
-        table.append({"N": n, "D": dim, "law": law, "test": test, "rate": rejected / total, "error": error})
-    return table
-
-
 def summary(record):
     """For each law, where SIGReg and the others notice it."""
-    table = rates(record)
-    largest = max(row["N"] for row in table)
+    table = rejection_rates(record).rate
+    largest = table.index.unique("N").max()
     most = max(record["units"][0]["unit"]["M"])
     lines = [f"Largest D at which each test still notices the law in at least half of the samples of N = {largest}:"]
     for law in LAWS[1:]:
         words = []
         for test in (f"mean_{most}", f"max_{most}", "slice_free", "moments", "energy", "henze_zirkler"):
-            found = [row for row in table if (row["law"], row["test"], row["N"]) == (law, test, largest)]
-            seen = [row["D"] for row in found if row["rate"] >= 0.5]
-            words.append(f"{test} {max(seen) if seen else '-'}")
+            seen = table.loc[largest, :, law, test]
+            seen = seen[seen >= 0.5].index
+            words.append(f"{test} {max(seen, default='-')}")
         lines.append(f"  {law}: {', '.join(words)}")
     return "\n".join(lines)

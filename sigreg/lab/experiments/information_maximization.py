@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sigreg.evaluation import features, linear_probe
+from sigreg.evaluation import effective_rank, features, linear_probe
 from sigreg.gaussian_regularization import random_directions, sliced_sigreg
 from sigreg.information_maximization import info_nce_bound
 from sigreg.joint_embedding import negative_cosine
@@ -27,8 +27,12 @@ from sigreg.lab.batches import ViewBatches
 from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.fit import fit
 from sigreg.lab.models import ConvEncoder, ViewNetwork, mlp
+from sigreg.lab.reading import collapsed
+from sigreg.lab.records import table
 
+VERSION = 1
 SEEDS = {"default": 1, "full": 5}
+CHECK = {"cell": "regulariser"}
 
 CELLS = list(product((False, True), repeat=3))  # stop-gradient, predictor, regulariser
 LATENT_DIM = 32
@@ -158,11 +162,10 @@ def state(z):
     centred = both - both.mean(0)
     covariance = centred.T @ centred / len(both)
     values = torch.linalg.eigvalsh(covariance).clamp_min(0)
-    share = values.sqrt() / values.sqrt().sum().clamp_min(1e-30)
     stretched = z.shape[-1] * values / NOISE**2
     bounds = [info_nce_bound(unit[0] @ unit[1].T / temperature) for temperature in TEMPERATURES]
     return {
-        "rank": torch.exp(-torch.special.xlogy(share, share).sum()),
+        "rank": torch.tensor(effective_rank(both), device=z.device),
         "spread": values.sum().sqrt(),
         "rate": torch.log1p(stretched).sum() / 2,
         "information": torch.stack(bounds).amax(),
@@ -175,41 +178,16 @@ def trace(history, name):
     return [float(f"{part.mean():.5g}") for part in values.tensor_split(min(POINTS, len(values)))]
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def over_seeds(record, quantity):
-    """For each cell the values of a quantity, one row a seed: lists of lists for what is traced, of numbers else."""
-    found = {}
-    for entry in record["units"]:
-        if quantity in entry["result"]:
-            found.setdefault(entry["unit"]["cell"], []).append(entry["result"][quantity])
-    return found
-
-
-def collapsed(record, threshold=0.2):
-    """The cells whose spread ends below ``threshold`` in every seed, and those where it does in some only."""
-    every, some = [], []
-    for cell, traces in over_seeds(record, "spread").items():
-        low = [values[-1] < threshold for values in traces]
-        if all(low):
-            every.append(cell)
-        elif any(low):
-            some.append(cell)
-    return every, some
-
-
 def summary(record):
     """The headline in plain words."""
+    found = table(record)
+    shown = found.reindex(columns=["spread", "rank", "rate", "information"]).map(lambda t: t[-1], na_action="ignore")
+    ends = shown.groupby(found.cell, sort=False).mean()
+    probe = 100 * found.groupby("cell", sort=False).probe_accuracy.mean()
     lines = []
-    probe = over_seeds(record, "probe_accuracy")
-    for cell, values in probe.items():
-        words = [f"probe {100 * sum(values) / len(values):.1f}%"]
-        for quantity in ("spread", "rank", "rate", "information"):
-            ends = [t[-1] for t in over_seeds(record, quantity).get(cell, [])]
-            if ends:
-                words.append(f"{quantity} {sum(ends) / len(ends):.3g}")
-        lines.append(f"{cell}: " + ", ".join(words))
-    every, some = collapsed(record)
+    for cell, row in ends.iterrows():
+        traced = [f"{name} {value:.3g}" for name, value in row.dropna().items()]
+        lines.append(f"{cell}: " + ", ".join([f"probe {probe[cell]:.1f}%", *traced]))
+    every, some = collapsed(found)
     lines.append(f"collapsed in every seed: {'; '.join(every) or 'none'}; in some: {'; '.join(some) or 'none'}")
     return "\n".join(lines)

@@ -10,26 +10,26 @@ swept on the embedded subset.
 Derived in: Chapter 6, section 6.7.
 """
 
-import math
 import time
+from functools import partial
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 
 from sigreg.evaluation import effective_rank, features, knn_accuracy, linear_probe
-from sigreg.gaussian_regularization import random_directions, slice_free_sigreg
+from sigreg.gaussian_regularization import slice_free_sigreg
 from sigreg.joint_embedding import vicreg_loss
-from sigreg.lab import records
 from sigreg.lab.batches import ViewBatches
 from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.fit import fit
 from sigreg.lab.models import ConvEncoder, ViewNetwork
 from sigreg.lab.objectives import lejepa_objective
-from sigreg.lab.pretrained import PRETRAINED, save_encoder
+from sigreg.lab.pretrained import FILE, PRETRAINED, write_encoder
+from sigreg.lab.records import table
 from sigreg.lab.views import random_views
 from sigreg.self_supervised import view_prediction_rate
 
+VERSION = 1
 SEEDS = {"default": 1, "full": 5}
 
 METHODS = ("pixels", "random", "supervised", "vicreg", "sigreg")
@@ -82,13 +82,13 @@ def units(preset, seeds):
             if method == "supervised":  # hard crops cost a classifier accuracy: it gets mild ones
                 unit["views"] = {"scale": [0.6, 1.0], "size": budget["views"].get("size", 28)}
             if preset == "full" and method == "sigreg" and seed == 0:
-                unit["keep"] = "self_supervised.pt"
+                unit["keep"] = FILE
             found.append(unit)
     return found
 
 
 def run_unit(unit, device):
-    """Train one encoder, or none, and judge it."""
+    """Train one encoder, or none, and judge it; ``keep`` names the file that the encoder is kept in."""
     data = [t.to(device) for part in (True, False) for t in fashion_mnist_tensors(part, whole=unit["whole"])]
     if unit["method"] == "pixels":
         return evaluate_features(data[0].flatten(1), data[1], data[2].flatten(1), data[3], unit)
@@ -96,14 +96,13 @@ def run_unit(unit, device):
     start = time.perf_counter()
     history = [] if unit["method"] == "random" else train(network, unit, data[0], data[1])
     seconds = time.perf_counter() - start
-    if unit.get("keep") and not (dist.is_initialized() and dist.get_rank()):
-        save_encoder(network.encoder, records.output_folder() / unit["keep"])
-    return {
+    found = {
         **evaluate(network, data, unit),
         **size_of(network, unit, len(data[0])),
         "training_seconds": round(seconds, 1),
         "curve": curve_of(history),
     }
+    return found, ({unit["keep"]: partial(write_encoder, network.encoder)} if unit.get("keep") else {})
 
 
 def build(unit, device):
@@ -243,86 +242,9 @@ def curve_of(history):
     return found
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def by_method(record, quantity):
-    """For each method the list of a quantity over seeds.
-
-    >>> by_method({"units": [{"unit": {"method": "random"}, "result": {"knn": 0.5}, "seconds": 1}]}, "knn")
-    {'random': [0.5]}
-    """
-    found = {}
-    for row in records.rows(record):
-        if quantity in row:
-            found.setdefault(row["method"], []).append(row[quantity])
-    return found
-
-
-def rank_correlation(x, y, resamples=2000, seed=0):
-    r"""Spearman's rank correlation with a 95% interval: percentiles over resampled pairs.
-
-    .. math:: \rho = \operatorname{corr}(\operatorname{rank} x, \operatorname{rank} y)
-
-    Args:
-        x, y: equally many numbers.
-        resamples: bootstrap draws.
-        seed: of the draws.
-
-    Returns:
-        Correlation, lower and upper end.
-
-    >>> rank_correlation([1, 2, 3, 4], [1, 8, 27, 64])
-    (1.0, 1.0, 1.0)
-    """
-    x, y = (torch.as_tensor(v, dtype=torch.float64) for v in (x, y))
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"x and y must be two lists of equal length, at least 3, got {len(x)} and {len(y)}")
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(x), (resamples, len(x)), generator=generator)
-    found = torch.stack([_spearman(x[d], y[d]) for d in draws])
-    found = found[torch.isfinite(found)].sort().values  # a draw of one pair alone has no correlation
-    low, high = (found[round(q * (len(found) - 1))].item() for q in (0.025, 0.975))
-    return round(_spearman(x, y).item(), 12), round(low, 12), round(high, 12)
-
-
-def _spearman(x, y):
-    a, b = (_ranks(v) - (len(v) - 1) / 2 for v in (x, y))
-    return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()
-
-
-def _ranks(v):
-    """Ranks from 0, ties sharing their mean."""
-    _, place, count = torch.unique(v, return_inverse=True, return_counts=True)
-    return (count.cumsum(0).double() - 0.5 * (count.double() + 1))[place]
-
-
-def slice_quantiles(z, num_slices=8, levels=99, seed=0):
-    r"""Quantiles of random slices of codes beside those of a standard normal.
-
-    Args:
-        z: (N, D).
-        num_slices: random directions.
-        levels: equally spaced probabilities in (0, 1).
-        seed: of the directions.
-
-    Returns:
-        Normal quantiles (levels,), and those of the slices (levels, num_slices).
-
-    >>> normal, slices = slice_quantiles(torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)))
-    >>> bool((slices - normal[:, None]).abs().max() < 0.3)
-    True
-    """
-    a = random_directions(num_slices, z.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    p = (torch.arange(levels, dtype=torch.float64) + 1) / (levels + 1)
-    normal = math.sqrt(2) * torch.erfinv(2 * p - 1)
-    return normal, torch.quantile(z.double().cpu() @ a.T, p, dim=0)
-
-
 def summary(record):
     """The headline in plain words."""
-    found = {m: [100 * v for v in values] for m, values in by_method(record, "accuracy").items()}
-    means = {m: sum(values) / len(values) for m, values in found.items()}
+    means = 100 * table(record).groupby("method").accuracy.mean()
     parts = ", ".join(f"{m} {means[m]:.2f}%" for m in METHODS)
     gains = f"SIGReg minus random {means['sigreg'] - means['random']:+.2f} points"
     return f"linear probe: {parts}\n{gains}, minus supervised {means['sigreg'] - means['supervised']:+.2f} points"

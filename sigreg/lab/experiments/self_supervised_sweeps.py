@@ -20,8 +20,10 @@ from sigreg.gaussian_regularization import random_directions, slice_free_sigreg,
 from sigreg.lab.batches import ViewBatches
 from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.experiments.self_supervised import SMALL, build, curve_of, evaluate, objective_of, size_of, train
+from sigreg.lab.records import table
 from sigreg.lab.views import random_views
 
+VERSION = 1
 SEEDS = {"default": 1, "full": 5}
 
 STILL = {"scale": [1.0, 1.0], "ratio": 1.0, "flip": 0.0, "degrees": 0.0, "intensity": 0.0}
@@ -146,31 +148,11 @@ def noise_of_slices(network, unit, images):
     }
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def rows_of(record, part):
-    """Settings and numbers of one part, a flat dictionary a run."""
-    return [{**u["unit"], **u["result"]} for u in record["units"] if u["unit"]["part"] == part]
-
-
-def column(rows, quantity, **settings):
-    """The values of ``quantity`` in the rows that have all these settings.
-
-    >>> column([{"seed": 0, "knn": 0.5}, {"seed": 1, "knn": 0.6}], "knn", seed=1)
-    [0.6]
-    """
-    return [row[quantity] for row in rows if all(row.get(key) == value for key, value in settings.items())]
-
-
 def summary(record):
     """Means over seeds of the probe's accuracy, part by part."""
-    lines = []
+    found, lines = table(record), []
+    found["num_slices"] = found.num_slices.astype(object).where(found.num_slices.notna(), "slice-free")
     for part, key in (("methods", "method"), ("views", "name"), ("slices", "num_slices"), ("weight", "weight")):
-        rows = rows_of(record, part)
-        shown = []
-        for value in dict.fromkeys(row[key] for row in rows):
-            found = column(rows, "accuracy", **{key: value})
-            shown.append(f"{value} {100 * sum(found) / len(found):.1f}")
-        lines.append(f"{part}, linear probe (%): " + ", ".join(shown))
+        means = 100 * found[found.part == part].groupby(key, sort=False, dropna=False).accuracy.mean()
+        lines.append(f"{part}, linear probe (%): " + ", ".join(f"{value} {mean:.1f}" for value, mean in means.items()))
     return "\n".join(lines)

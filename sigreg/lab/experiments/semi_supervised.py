@@ -23,9 +23,12 @@ from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.fit import fit
 from sigreg.lab.models import CodeClassifier, ConvEncoder, network_dim, refresh_norms
 from sigreg.lab.objectives import semi_supervised_objective
+from sigreg.lab.reading import few_label_runs
 from sigreg.semi_supervised import sigreg_weight, variance_between
 
+VERSION = 1
 SEEDS = {"default": 2, "full": 5}
+CHECK = {"name": "views+sigreg"}
 
 # images a step; of the unlabelled ones two views
 SHORT = {"steps": 200, "labelled_batch": 32, "unlabelled_batch": 32}  # with 100 labels
@@ -221,62 +224,12 @@ def probe(encoder, data, labels, seed):
     return {"labels": labels, "accuracy": round(found, 5), "validation": round(tried[ridge], 5), "ridge": ridge}
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def runs(record):
-    """One flat dictionary for each trained network or probe: stage, name, labels, seed, settings and numbers.
-
-    ``stage`` is ``joint``, ``pixels``, ``staged`` (after SIGReg and views) or ``staged, no sigreg``.
-    """
-    found = []
-    for entry in record["units"]:
-        unit, result = entry["unit"], entry["result"]
-        if unit["part"] == "joint":
-            terms = {"nats": 0.0, "views": 0.0, **unit["terms"]}
-            run = {"stage": "joint", "name": unit["name"], "seed": unit["seed"], "steps": unit["steps"], "terms": terms}
-            found.append({**run, **result})
-            continue
-        stage = unit["part"]
-        if stage == "stages":
-            stage = "staged" if unit["nats"] else "staged, no sigreg"
-        found += [{"stage": stage, "name": "probe", "seed": unit["seed"], **run} for run in result["runs"]]
-    return found
-
-
-def over_draws(found, quantity="accuracy", **where):
-    """The values of a quantity by seed, for the runs that match ``where``; ``nats`` and ``views`` look into terms.
-
-    >>> over_draws([{"name": "a", "seed": 1, "accuracy": 0.5}, {"name": "b", "seed": 1, "accuracy": 0.7}], name="b")
-    {1: 0.7}
-    """
-    values = {}
-    for run in found:
-        flat = {**run.get("terms", {}), **run}
-        if all(flat.get(key) == value for key, value in where.items()):
-            if run["seed"] in values:
-                raise ValueError(f"two runs of seed {run['seed']} match {where}: say more")
-            values[run["seed"]] = run[quantity]
-    if not values:
-        raise ValueError(f"no run matches {where}")
-    return values
-
-
-def gain(found, method, baseline, quantity="accuracy"):
-    """Paired differences over the draws that both have, as a list; both are dictionaries for :func:`over_draws`."""
-    a, b = over_draws(found, quantity, **method), over_draws(found, quantity, **baseline)
-    return [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
-
-
 def summary(record):
     """The headline in plain words."""
-    found = runs(record)
-    groups = {}
-    for run in found:
-        nats = run.get("terms", {}).get("nats", 0.0)
-        key = run["labels"], run["stage"], run.get("steps", 0), run["name"], nats
-        groups.setdefault(key, []).append(run["accuracy"])
+    found = few_label_runs(record)
+    steps = found.steps.fillna(0).where(found.stage == "joint", 0).astype(int)
+    groups = found.assign(steps=steps).groupby(["labels", "stage", "steps", "name", "nats"]).accuracy
     return "\n".join(
-        f"{labels} labels, {stage}, {steps} steps, {name}, {nats:g} nats: {100 * sum(v) / len(v):.2f}% ({len(v)} draws)"
-        for (labels, stage, steps, name, nats), v in sorted(groups.items())
+        f"{labels} labels, {stage}, {steps} steps, {name}, {nats:g} nats: {100 * v.mean():.2f}% ({len(v)} draws)"
+        for (labels, stage, steps, name, nats), v in groups
     )

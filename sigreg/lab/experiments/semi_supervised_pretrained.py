@@ -21,9 +21,12 @@ from sigreg.evaluation import features
 from sigreg.lab.batches import balanced_draw
 from sigreg.lab.experiments import semi_supervised as common
 from sigreg.lab.models import CodeClassifier, ConvEncoder
-from sigreg.lab.pretrained import PRETRAINED, pretrained_encoder
+from sigreg.lab.pretrained import PRETRAINED, encoder_sha256, pretrained_encoder
+from sigreg.lab.reading import few_label_runs
 
+VERSION = 1
 SEEDS = {"default": 2, "full": 5}
+CHECK = {"name": "sigreg", "labels": 100}
 
 BUDGETS = (100, 500, 1000, 5000)
 # steps, labelled and unlabelled images a step, learning rate; chosen on validation images of one draw
@@ -59,7 +62,10 @@ MORE = {"labels": {}, "sigreg": {"nats": NAT, "scored": "labelled"}, "consistenc
 
 
 def units(preset, seeds):
-    """For each draw of the labels the frozen features, all methods at 100 labels, and a few with more."""
+    """For each draw of the labels the frozen features, all methods at 100 labels, and a few with more.
+
+    ``encoder`` is the SHA-256 of the start: with another one these are other units.
+    """
     full = preset == "full"
     found = []
     for seed in seeds:
@@ -74,7 +80,7 @@ def units(preset, seeds):
         if full:
             found += [joint(name, MORE[name], 1000, seed, {"whole": True, **MANY}) for name in MORE]
             found += [joint("labels", {}, labels, seed, {"whole": True, **BETWEEN}) for labels in (500, 5000)]
-    return found
+    return [{**unit, "encoder": encoder_sha256()} for unit in found]
 
 
 def joint(name, terms, labels, seed, size):
@@ -84,6 +90,8 @@ def joint(name, terms, labels, seed, size):
 
 def run_unit(unit, device):
     """Train or only read, and judge on validation and test images."""
+    if unit["encoder"] != (recorded := encoder_sha256()):
+        raise ValueError(f"encoder must be the sha256 in the record self_supervised, {recorded}, got {unit['encoder']}")
     data = common.load(unit["whole"], device)
     if unit["part"] == "joint":
         return train(unit, data)[1]
@@ -220,27 +228,12 @@ def nearest_beliefs(points, beliefs, new):
     return (near.values.clamp_min(0) ** SHARPNESS)[:, :, None].mul(beliefs[near.indices]).sum(1)
 
 
-# ---------------------------------------------------------------- reading the results
-
-
-def runs(record):
-    """One flat dictionary for each network, probe or propagation: name, labels, seed, settings and numbers."""
-    found = []
-    for entry in record["units"]:
-        unit, result = entry["unit"], entry["result"]
-        if unit["part"] == "joint":
-            found.append({"name": unit["name"], "seed": unit["seed"], "terms": unit["terms"], **result})
-        else:
-            found += [{"seed": unit["seed"], **run} for run in result["runs"]]
-    return found
-
-
 def summary(record):
     """The headline in plain words."""
-    groups = {}
-    for run in runs(record):
-        groups.setdefault((run["labels"], run["name"], run.get("whitening", "")), []).append(run["accuracy"])
+    found = few_label_runs(record)
+    whitening = found.whitening.where(found.name == "spread", "") if "whitening" in found else ""
+    groups = found.assign(whitening=whitening).groupby(["labels", "name", "whitening"], sort=False).accuracy
     return "\n".join(
-        f"{labels} labels, {name} {whitening}: {100 * sum(v) / len(v):.2f}% ({len(v)} draws)"
-        for (labels, name, whitening), v in groups.items()
+        f"{labels} labels, {name} {whitening}: {100 * v.mean():.2f}% ({len(v)} draws)"
+        for (labels, name, whitening), v in groups
     )

@@ -1,0 +1,43 @@
+"""The laboratory's extra: complete, and named where it is missing."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from sigreg import lab
+
+ROOT = Path(lab.__file__).parents[2]
+DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "IPython": "ipython"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_the_extra_has_all_that_the_laboratory_and_the_chapters_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {re.split("[><=]", line)[0] for line in project["optional-dependencies"]["book"]}
+    used = {name for path in (ROOT / "sigreg/lab").rglob("*.py") for name in imported(path)}
+    cells = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.md"))
+    used |= set(re.findall(r"(?m)^(?:import|from) (\w+)", cells))
+    used -= {*sys.stdlib_module_names, "sigreg", "torch", "numpy", "myst_nb"}  # the last where the book is built
+    assert used <= set(lab.NEEDED), used - set(lab.NEEDED)
+    assert extra == {DISTRIBUTION.get(name, name) for name in lab.NEEDED}
+
+
+@pytest.mark.parametrize("package", ["tqdm", "IPython"])
+def test_a_missing_package_says_which_extra_to_install(package):
+    block = f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['reproduce', 'list']"
+    command = [sys.executable, "-c", f"{block}; runpy.run_module('sigreg.lab.reproduce', run_name='__main__')"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.endswith(f"ModuleNotFoundError: sigreg.lab needs {package}: pip install 'sigreg[book]'\n")

@@ -3,6 +3,7 @@ r"""Kummer's function 1F1(a; b; -u), the kernel that an average over all directi
 import functools
 import math
 
+import numpy as np
 import torch
 
 _NODES = 128  # enough for 1e-13 at every b used here; trailing coefficients are dropped below
@@ -70,16 +71,16 @@ class _Kummer(torch.autograd.Function):
 @functools.lru_cache(maxsize=64)
 def _chebyshev_coefficients(a, b):
     """Coefficients in x of 1F1(a; b; -u) (1 + u/b)^a, a tuple of floats."""
-    order, odd = torch.arange(_NODES), 2 * torch.arange(_NODES) + 1
+    order, odd = np.arange(_NODES), 2 * np.arange(_NODES) + 1
     # Whole turns are taken off in integers: the cosine of a large angle would add noise to each coefficient.
-    basis = torch.cos(math.pi / (2 * _NODES) * (order[:, None] * odd % (4 * _NODES)).double())
+    basis = np.cos(math.pi / (2 * _NODES) * (order[:, None] * odd % (4 * _NODES)))
     x = basis[1]
     u = b * (1 + x) / (1 - x)
-    values = torch.tensor([_kummer_at(a, b, v) for v in u.tolist()], dtype=torch.float64) * (1 + u / b) ** a
+    values = np.array([_kummer_at(a, b, v) for v in u.tolist()]) * (1 + u / b) ** a
     coefficients = basis @ values * (2 / _NODES)
     coefficients[0] /= 2
     noise = 4e-16 * max(1.0, b / 4)  # the rounding error of the values: smaller coefficients mean nothing
-    last = int((coefficients.abs() > noise).nonzero().max())
+    last = int(np.nonzero(np.abs(coefficients) > noise)[0].max())
     return tuple(coefficients[: last + 1].tolist())
 
 
@@ -95,7 +96,13 @@ def _kummer_at(a, b, u):
         return math.exp(math.lgamma(b) - math.lgamma(b - a) - a * math.log(u)) * total
     # Kummer's transformation exp(-u) 1F1(b - a; b; u): the mean of (b-a)_n / (b)_n over n ~ Poisson(u),
     # a sum without cancellation.
-    n = torch.arange(int(u + 14 * math.sqrt(u) + 60), dtype=torch.float64)
-    poisson = torch.softmax(n * math.log(u) - torch.lgamma(n + 1), 0)
-    ratio = torch.cumprod(torch.cat([torch.ones(1, dtype=torch.float64), 1 - a / (b + n[:-1])]), 0)
-    return float(poisson @ ratio)
+    n = np.arange(int(u + 14 * math.sqrt(u) + 60), dtype=np.float64)
+    poisson = n * math.log(u) - _log_factorials(1 << (len(n) - 1).bit_length())[: len(n)]
+    poisson = np.exp(poisson - poisson.max())
+    ratio = np.cumprod(np.concatenate([[1.0], 1 - a / (b + n[:-1])]))
+    return float(poisson @ ratio / poisson.sum())
+
+
+@functools.lru_cache(maxsize=32)
+def _log_factorials(size):
+    return np.array([math.lgamma(n + 1) for n in range(size)])

@@ -5,6 +5,7 @@ becomes a differentiable function: by autograd.Function when called eagerly, by 
 """
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 # ---------------------------------------------------------------------------------------------------------
 # Precision and block sizes
@@ -18,6 +19,11 @@ def block_entries(like):
 
 def compute_dtype(z):
     return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def has_no_data(z):
+    """Whether ``z`` is a meta or fake tensor: of its result only the shape is asked."""
+    return z.is_meta or isinstance(z, FakeTensor)
 
 
 def full_precision(like):
@@ -56,6 +62,7 @@ class _PerView(torch.autograd.Function):
         z, directions, ctx.fast, ctx.plain, ctx.with_slope = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(z, directions, output[1])
+        ctx.save_for_forward(z, directions, output[1])
 
     @staticmethod
     def vmap(info, in_dims, z, directions, *settings):
@@ -68,13 +75,30 @@ class _PerView(torch.autograd.Function):
         return (statistic.unflatten(0, z.shape[:2]), slope.unflatten(0, z.shape[:2])), (0, 0)
 
     @staticmethod
+    def jvp(ctx, z_tangent, directions_tangent, *_):
+        if ctx.plain is None:
+            raise NotImplementedError("forward-mode derivatives are not shared across processes: use sync=False")
+        z, directions, slope = ctx.saved_tensors
+        tangent = 0
+        if z_tangent is not None:
+            ones = z.new_ones(len(z), dtype=compute_dtype(z))
+            tangent = (_PerView.scaled_slope(ctx, ones, z, directions, slope) * z_tangent).sum((1, 2), dtype=ones.dtype)
+        if directions_tangent is not None:
+            tangent = tangent + torch.func.jvp(lambda a: ctx.plain(z, a), (directions,), (directions_tangent,))[1]
+        return tangent, None
+
+    @staticmethod
+    def scaled_slope(ctx, scale, z, directions, slope):
+        if not ctx.with_slope:  # the gradient was asked for after all, from within torch.func
+            slope = _PerView.apply(z.detach(), directions, ctx.fast, ctx.plain, True)[1]
+        return _ScaleSlope.apply(scale, slope, ctx.plain, z, directions)
+
+    @staticmethod
     def backward(ctx, grad, _):
         z, directions, slope = ctx.saved_tensors
         grad_z = grad_directions = None
         if ctx.needs_input_grad[0]:
-            if not ctx.with_slope:  # the gradient was asked for after all, from within torch.func
-                slope = _PerView.apply(z.detach(), directions, ctx.fast, ctx.plain, True)[1]
-            grad_z = _ScaleSlope.apply(grad, slope, ctx.plain, z, directions)
+            grad_z = _PerView.scaled_slope(ctx, grad, z, directions, slope)
         if ctx.needs_input_grad[1]:
             if ctx.plain is None:
                 raise NotImplementedError("the gradient with respect to directions is not shared across processes")
@@ -93,8 +117,22 @@ class _ScaleSlope(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad, _, ctx.plain, z, directions = inputs
+        grad, slope, ctx.plain, z, directions = inputs
         ctx.save_for_backward(grad, z, directions)
+        ctx.save_for_forward(grad, slope, z, directions)
+
+    @staticmethod
+    def jvp(ctx, grad_tangent, slope_tangent, _, z_tangent, directions_tangent):
+        grad, slope, z, directions = ctx.saved_tensors
+        tangent = torch.zeros_like(z)
+        if grad_tangent is not None:
+            tangent = tangent + (grad_tangent.view(-1, 1, 1) * slope).to(z.dtype)
+        if z_tangent is not None:
+            tangent = tangent + torch.func.jvp(lambda z: _first(ctx.plain, grad, z, directions), (z,), (z_tangent,))[1]
+        if directions_tangent is not None:
+            along = torch.func.jvp(lambda a: _first(ctx.plain, grad, z, a), (directions,), (directions_tangent,))
+            tangent = tangent + along[1]
+        return tangent
 
     @staticmethod
     def backward(ctx, upstream):
@@ -103,13 +141,17 @@ class _ScaleSlope(torch.autograd.Function):
         grad, z, directions = ctx.saved_tensors
 
         def first_derivative(grad, z, directions):
-            return torch.func.vjp(lambda z: ctx.plain(z, directions), z)[1](grad)[0]
+            return _first(ctx.plain, grad, z, directions)
 
         if directions is None:
             pull = torch.func.vjp(lambda grad, z: first_derivative(grad, z, None), grad, z)[1]
             return pull(upstream)[0], None, None, pull(upstream)[1], None
         in_grad, in_z, in_directions = torch.func.vjp(first_derivative, grad, z, directions)[1](upstream)
         return in_grad, None, None, in_z, in_directions
+
+
+def _first(plain, grad, z, directions):
+    return torch.func.vjp(lambda z: plain(z, directions), z)[1](grad)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -14,16 +14,20 @@
 # second small product. A block of rows is visited once, while it is in the cache, and slopes overwrite angles.
 
 import functools
+import importlib
 import math
+import os
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
-from sigreg._distributed import processes
-from sigreg._per_view import block_entries, compute_dtype, full_precision, per_view, register, wants_slope
+from sigreg._distributed import count_shared, processes
+from sigreg._per_view import block_entries, compute_dtype, full_precision, has_no_data, per_view, register, wants_slope
 
-_PROJECTION_ENTRIES = 2**22  # angles held at a time: 16 MB in float32
+_ENTRIES = 2**22  # angles held at a time: 16 MB in float32
+_KERNEL_ENTRIES = 2**26  # on a GPU more: each time costs launches
 
 
 def sliced(z, directions, knots, t_max, group, plain):
@@ -41,30 +45,33 @@ def _in_full_precision(z, directions, *, plain, knots, t_max):
 
 
 class Grid(NamedTuple):
-    """The knots and what they fix, in float64 (K = knots - 1; the knot at 0 adds nothing)."""
+    """The knots and what they fix, in float64 (K = knots - 1; the knot at 0 adds nothing).
 
-    multiples: torch.Tensor  # (Q, 1, 1): 5 times 1, 4, 5, ..., whose doubles and triples are giants too
-    target: torch.Tensor  # (2 K,): mean cos and mean sin under N(0, 1)
-    weight: torch.Tensor  # (2 K,): trapezoid weight times the Gaussian weight
-    combine: torch.Tensor  # (giants * 5, 2 K): sums of products -> sums of cos and sin
-    derive: torch.Tensor  # (2 K, 5 * giants): residuals -> coefficients C of the slope
+    Arrays of numpy: tensors made inside a fake, meta or captured context must not be kept for later calls.
+    """
+
+    multiples: np.ndarray  # (Q, 1, 1): 5 times 1, 4, 5, ..., whose doubles and triples are giants too
+    target: np.ndarray  # (2 K,): mean cos and mean sin under N(0, 1)
+    weight: np.ndarray  # (2 K,): trapezoid weight times the Gaussian weight
+    combine: np.ndarray  # (giants * 5, 2 K): sums of products -> sums of cos and sin
+    derive: np.ndarray  # (2 K, 5 * giants): residuals -> coefficients C of the slope
 
 
 @functools.lru_cache(maxsize=32)
 def grid_constants(knots, t_max):
-    k = torch.arange(1, knots, dtype=torch.float64)
+    k = np.arange(1, knots, dtype=np.float64)
     t = k * (t_max / (knots - 1))
-    gaussian = torch.exp(-t.square() / 2)
+    gaussian = np.exp(-(t**2) / 2)
     weight = 2 * t_max / (knots - 1) * gaussian
     weight[-1] /= 2
     # cos and sin of 0, 1, 2, 3 times an angle in terms of 1, c, s, cs, ss, css, sss
-    cos = torch.tensor(
+    cos = np.array(
         [[1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, -2, 0, 0], [0, 1, 0, 0, 0, -4, 0]],
-        dtype=torch.float64,
+        dtype=np.float64,
     )
-    sin = torch.tensor(
+    sin = np.array(
         [[0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 2, 0, 0, 0], [0, 0, 3, 0, 0, 0, -4]],
-        dtype=torch.float64,
+        dtype=np.float64,
     )
     steps = {0: (0, 0)}  # giant step q -> the place of the multiple it comes from, and how many times that
     multiples = []
@@ -72,29 +79,29 @@ def grid_constants(knots, t_max):
         if q not in steps:
             steps.update({times * q: (len(multiples), times) for times in (1, 2, 3)})
             multiples.append(5 * q)
-    combine = torch.zeros(2, knots - 1, 1 + 6 * len(multiples), 5, dtype=torch.float64)
+    combine = np.zeros((2, knots - 1, 1 + 6 * len(multiples), 5))
     for i in range(1, knots):
         q, r = (i + 2) // 5, (i + 2) % 5 - 2
         place, times = steps[q]
         cos_far, sin_far = (_among(table[times], place, len(multiples)) for table in (cos, sin))
         cos_near, sin_near = cos[abs(r), :5], math.copysign(1, r) * sin[abs(r), :5]
-        combine[0, i - 1] = torch.outer(cos_far, cos_near) - torch.outer(sin_far, sin_near)
-        combine[1, i - 1] = torch.outer(sin_far, cos_near) + torch.outer(cos_far, sin_near)
+        combine[0, i - 1] = np.outer(cos_far, cos_near) - np.outer(sin_far, sin_near)
+        combine[1, i - 1] = np.outer(sin_far, cos_near) + np.outer(cos_far, sin_near)
     # d/d angle of weight * residual^2, knot by knot: 2 weight k (residual_sin cos - residual_cos sin)
-    rate = (2 * weight * k).view(-1, 1, 1)
-    derive = torch.stack([-rate * combine[1], rate * combine[0]])
+    rate = (2 * weight * k).reshape(-1, 1, 1)
+    derive = np.stack([-rate * combine[1], rate * combine[0]])
     return Grid(
-        multiples=torch.tensor(multiples, dtype=torch.float64).view(-1, 1, 1),
-        target=torch.cat([gaussian, torch.zeros_like(gaussian)]),
-        weight=torch.cat([weight, weight]),
-        combine=combine.flatten(2).flatten(0, 1).T.contiguous(),
-        derive=derive.mT.flatten(2).flatten(0, 1).contiguous(),
+        multiples=np.array(multiples, dtype=np.float64).reshape(-1, 1, 1),
+        target=np.concatenate([gaussian, np.zeros_like(gaussian)]),
+        weight=np.concatenate([weight, weight]),
+        combine=np.ascontiguousarray(combine.reshape(2 * (knots - 1), -1).T),
+        derive=np.ascontiguousarray(derive.swapaxes(2, 3).reshape(2 * (knots - 1), -1)),
     )
 
 
 def _among(row, place, multiples):
     """A row of the table above for one of several multiples; the giants stand as 1, all c, all s, all cs, ..."""
-    spread = row.new_zeros(1 + 6 * multiples)
+    spread = np.zeros(1 + 6 * multiples)
     spread[0] = row[0]
     if multiples:
         spread[1 + place :: multiples] = row[1:]
@@ -105,61 +112,84 @@ def _sliced_and_slope(z, directions, with_slope, *, knots, t_max, group):
     """(V,) values and their gradients (V, N, D), as many directions at a time as fit the budget."""
     v, n, d = z.shape
     m = len(directions)
-    dtype = compute_dtype(z)
-    samples = z.reshape(v * n, d)
-    scaled = directions.to(dtype) * (t_max / (knots - 1))  # projections on these are angles
-    count = samples.new_full((), n, dtype=dtype)
-    if group is not None:
-        dist.all_reduce(count, group=group)
-    statistic = count.new_empty(m, v)
-    slope = count.new_zeros(v * n if with_slope else 0, d)
-    many = max(1, _PROJECTION_ENTRIES // (64 * v * n)) * 64  # whole blocks, also when processes share
-    for start in range(0, m, many):
-        some = scaled[start : start + many].to(z.dtype)
-        angle = (some @ samples.T).to(dtype)  # (some, V N)
-        statistic[start : start + many] = _visit(
-            angle.view(-1, n), grid_constants(knots, t_max), count, with_slope, group
-        ).view(-1, v)
-        if with_slope:
-            slope += angle.to(z.dtype).T @ some
-    return statistic.mean(0), slope.mul_(processes(group) / m).view(v, -1, d)
+    samples = z.reshape(v * n, d).to(compute_dtype(z))
+    directions = directions.to(samples.dtype)
+    statistic = samples.new_empty(m, v)
+    slope = samples.new_empty(v * n if with_slope else 0, d)
+    if has_no_data(z):
+        return statistic.mean(0), slope.view(v, -1, d)
+    kernel = _kernel(z)
+    step = t_max / (knots - 1)
+    count = count_shared(n, group, samples)
+    # Where processes share, all must take the same rows at a time, whatever their own N.
+    many = 1024 if group is not None else max(1, (_KERNEL_ENTRIES if kernel else _ENTRIES) // (v * n))
+    with full_precision(z):
+        for start in range(0, m, many):
+            some = directions[start : start + many]
+            angle = torch.addmm(statistic.new_empty(()), some, samples.T, beta=0, alpha=step)  # (some, V N)
+            rows = angle.view(len(some) * v, n)
+            value = (
+                kernel.visit(rows, knots, step, count, with_slope, group)
+                if kernel
+                else _visit(rows, grid_constants(knots, t_max), count, with_slope, group)
+            )
+            statistic[start : start + many] = value.view(-1, v)
+            if with_slope:
+                scale = step * processes(group) / m
+                torch.addmm(slope, angle.T, some, beta=int(start > 0), alpha=scale, out=slope)
+    return statistic.mean(0), slope.view(v, -1, d)
+
+
+def _kernel(z):
+    """The module of the Triton kernel where it serves: on a GPU, or anywhere under Triton's interpreter."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return _load_kernel()
+    if z.device.type != "cuda" or (torch.version.cuda and torch.cuda.get_device_capability(z.device) < (7, 0)):
+        return None
+    return _load_kernel()
+
+
+@functools.cache
+def _load_kernel():
+    try:
+        return importlib.import_module("sigreg._sliced_triton")
+    except ImportError:
+        return None
 
 
 def _visit(angle, grid, count, with_slope, group):
     """The statistic of each row of ``angle`` (R, N); ``with_slope`` overwrites the angles by its slope in them."""
-    with full_precision(angle):
-        rows, n = angle.shape
-        multiples, target, weight, combine, derive = (tensor.to(angle) for tensor in grid)
-        combine = combine / count
-        q = len(multiples)
-        # Processes must take blocks of the same shape, whatever their own N.
-        block = min(rows, max(1, block_entries(angle) // n) if group is None else 64)
-        # One feature after the other, so that each is written in one stretch; products see them transposed.
-        near, far = angle.new_ones(5, block, n), angle.new_ones(1 + 6 * q, block, n)
-        steps, terms = angle.new_empty(q, block, n), angle.new_empty(block, 5, n)
-        residual = angle.new_empty(rows, len(target))
-        for start in range(0, rows, block):
-            a = angle[start : start + block]
-            baby, giant, step = (buffer[:, : len(a)] for buffer in (near, far, steps))
-            torch.cos(a, out=baby[1])
-            torch.sin(a, out=baby[2])
-            torch.mul(baby[1:3], baby[2], out=baby[3:5])
-            torch.mul(a, multiples, out=step)
-            power = giant[1:].unflatten(0, (6, q))
-            torch.cos(step, out=power[0])
-            torch.sin(step, out=power[1])
-            torch.mul(power[0:2], power[1], out=power[2:4])
-            torch.mul(power[2:4], power[1], out=power[4:6])
-            baby, giant = baby.transpose(0, 1), giant.transpose(0, 1)  # (block, 5, N), (block, 1 + 6 Q, N)
-            products = torch.bmm(giant, baby.mT).flatten(1)
-            if group is not None:
-                dist.all_reduce(products, group=group)
-            error = torch.addmm(-target, products, combine, out=residual[start : start + block])
-            if with_slope:
-                term = torch.bmm((error @ derive).view(-1, 5, 1 + 6 * q), giant, out=terms[: len(a)])
-                term[:, 1:].mul_(baby[:, 1:])  # the first baby step is 1
-                torch.sum(term, 1, out=a)
-        return count * (residual.square() @ weight)
+    rows, n = angle.shape
+    multiples, target, weight, combine, derive = (torch.from_numpy(array).to(angle) for array in grid)
+    combine = combine / count
+    q = len(multiples)
+    block = min(rows, max(1, block_entries(angle) // n) if group is None else 64)
+    # One feature after the other, so that each is written in one stretch; products see them transposed.
+    near, far = angle.new_ones(5, block, n), angle.new_ones(1 + 6 * q, block, n)
+    steps, terms = angle.new_empty(q, block, n), angle.new_empty(block, 5, n)
+    residual = angle.new_empty(rows, len(target))
+    for start in range(0, rows, block):
+        a = angle[start : start + block]
+        baby, giant, step = (buffer[:, : len(a)] for buffer in (near, far, steps))
+        torch.cos(a, out=baby[1])
+        torch.sin(a, out=baby[2])
+        torch.mul(baby[1:3], baby[2], out=baby[3:5])
+        torch.mul(a, multiples, out=step)
+        power = giant[1:].unflatten(0, (6, q))
+        torch.cos(step, out=power[0])
+        torch.sin(step, out=power[1])
+        torch.mul(power[0:2], power[1], out=power[2:4])
+        torch.mul(power[2:4], power[1], out=power[4:6])
+        baby, giant = baby.transpose(0, 1), giant.transpose(0, 1)  # (block, 5, N), (block, 1 + 6 Q, N)
+        products = torch.bmm(giant, baby.mT).flatten(1)
+        if group is not None:
+            dist.all_reduce(products, group=group)
+        error = torch.addmm(-target, products, combine, out=residual[start : start + block])
+        if with_slope:
+            term = torch.bmm((error @ derive).view(-1, 5, 1 + 6 * q), giant, out=terms[: len(a)])
+            term[:, 1:].mul_(baby[:, 1:])  # the first baby step is 1
+            torch.sum(term, 1, out=a)
+    return count * (residual.square() @ weight)
 
 
 @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())

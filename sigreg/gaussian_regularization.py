@@ -146,7 +146,7 @@ def sigreg_null_mean(knots=17, t_max=3.0):
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
-    return float(weight @ (1 - gaussian.square()))
+    return float(weight @ (1 - gaussian**2))
 
 
 def sigreg_collapse_value(knots=17, t_max=3.0):
@@ -170,7 +170,7 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
-    return float(weight @ (1 - gaussian).square())
+    return float(weight @ (1 - gaussian) ** 2)
 
 
 # ---------------------------------------------------------------------------------------------------------

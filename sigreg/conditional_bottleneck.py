@@ -33,8 +33,8 @@ from sigreg._distributed import gather_rows, shared_group
 from sigreg._precision import at_least_float32, without_autocast
 from sigreg._validate import (
     require_between,
-    require_flag,
     require_finite,
+    require_flag,
     require_floating,
     require_labels,
     require_same_device,

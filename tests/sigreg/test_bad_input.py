@@ -131,7 +131,8 @@ GOOD = {
 
 OPTIONAL = {"labels", "joint", "product", "local_views", "generator", "group", "num_slices"}  # None is a choice
 FREE_ROWS = {  # arguments whose rows, or leading axes, nothing else fixes
-    "queue", "directions", "reference_mean", "global_views", "local_views", "z", "images", "samples", "p", "e", "g", "logits", "scores",
+    "queue", "directions", "reference_mean", "global_views", "local_views", "z", "images", "samples", "p", "e", "g",
+    "logits", "scores",
 }  # fmt: skip
 GOOD_AFTER_ALL = {  # another good call, with another result
     ("gaussian_log_density_matrix", "w", "rows"),

@@ -43,6 +43,7 @@ def _slice_free_and_slope(z, directions, with_slope, *, group):
     wide = z.dtype if z.device.type == "mps" else torch.float64
     rows, first = gather_rows(z.movedim(1, 0), group)
     everyone = rows.movedim(0, 1).to(wide)
+    everyone = everyone + 0 * everyone  # an infinite code becomes NaN, which reaches the value and every slope
     total = everyone.shape[1]
     square = everyone.square().sum(-1)  # (V, N of all)
     own = slice(first, first + n)

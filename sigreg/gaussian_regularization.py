@@ -8,7 +8,9 @@ directions in closed form (:func:`slice_free_sigreg`). A healthy value is near 1
 
 import copy
 import math
+import warnings
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,6 +22,7 @@ from sigreg._validate import require_floating
 
 __all__ = [
     "SIGReg",
+    "backward_in_parts",
     "epps_pulley",
     "epps_pulley_closed_form",
     "random_directions",
@@ -137,7 +140,7 @@ def sigreg_null_mean(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, Proposition 4.8.
+        Chapter 4, Proposition 4.4.
 
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
@@ -161,7 +164,7 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
         TypeError, ValueError: the grid is not allowed.
 
     Derived in:
-        Chapter 4, Proposition 4.6.
+        Chapter 4, Proposition 4.4.
 
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
@@ -206,6 +209,10 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
     """
     _require_count("num_slices", num_slices, 1)
     _require_count("dim", dim, 1)
+    return _unit_rows(num_slices, dim, generator, device, dtype)
+
+
+def _unit_rows(num_slices, dim, generator, device, dtype):
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
     return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
 
@@ -251,28 +258,35 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
 
     with T as in :func:`epps_pulley`. Value and gradient equal :func:`plain_sliced_sigreg` to rounding, but nothing
     of size N x M x knots is ever made, and the gradient with respect to ``z`` is made together with the value, so
-    that ``backward`` only scales it. The gradient with respect to ``directions`` and second derivatives come from
-    the plain formula, at its cost. Under autocast the two matrix products run in the autocast dtype; the
-    trigonometry stays in float32.
+    that ``backward`` only scales it. The gradient with respect to ``directions``, forward-mode and second derivatives
+    come from the plain formula, at its cost. All is computed in float32 (float64 for float64 codes), under autocast
+    too; on a GPU, ``torch.set_float32_matmul_precision`` decides what its two matrix products do. On CUDA a Triton
+    kernel makes value and gradient, where Triton is installed.
 
     Args:
-        z: floating codes (N, D) or (V, N, D); V views are scored apart and averaged. NaN and infinity make the
-            value and the gradient of their view NaN.
+        z: floating codes (..., N, D). The sample is the axis before the last: every leading index (a view, a time
+            step, a position) is a batch of N codes that is scored apart, and the scores are averaged. NaN and
+            infinity make the value and the gradient of their batch NaN.
         directions: floating (M, D) of unit rows, as :func:`random_directions` gives (not checked).
         knots: number of grid points on [0, t_max], at least 2.
         t_max: end of the grid, positive.
         sync: under ``torch.distributed``, score the batch of all processes together (they must all call, with the
-            same directions and the same V; N may differ). Every process returns the same value, and the gradient of
-            the *sum* of these values over the processes, which DistributedDataParallel's averaging turns into the
-            gradient that one process would have had.
+            same directions and the same leading axes; N may differ, and be 0). Every process returns the same value,
+            and the gradient of the *sum* of these values over the processes, which DistributedDataParallel's
+            averaging turns into the gradient that one process would have had.
         group: the process group to share with, by default all processes.
 
     Returns:
         A scalar in the dtype of ``z`` (float32 for half precision).
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or range.
-        NotImplementedError: a second derivative, or one in ``directions``, is asked for across processes.
+        TypeError, ValueError: an argument has the wrong type, shape or range; or N < 3 with no other process, which
+            is too few to tell a collapse from a Gaussian and nearly always a batch axis in the wrong place.
+        NotImplementedError: a second or forward-mode derivative, or one in ``directions``, is asked for across
+            processes.
+
+    Warns:
+        UserWarning: once, if the axis before the samples is longer than N, as in batch-first codes.
 
     Reference:
         Balestriero and LeCun, arXiv 2511.08544.
@@ -286,15 +300,17 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
     >>> sliced_sigreg(z, directions), sliced_sigreg(2 * z, directions)
     (tensor(0.96...), tensor(122.0...))
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
+    group = shared_group(sync, group)
+    views = _views(z, group)
     require_floating("directions", directions, 2, "(M, D)")
     if directions.shape[1] != z.shape[-1]:
         raise ValueError(
             f"directions must have shape (M, D) with D = {z.shape[-1]} as in z, got {tuple(directions.shape)}"
         )
+    if directions.device != z.device:
+        raise ValueError(f"directions are on {directions.device} and z is on {z.device}: move them with .to(z.device)")
     knots, t_max = _require_grid(knots, t_max)
-    views = z if z.ndim == 3 else z.unsqueeze(0)
-    return sliced(views, directions, knots, t_max, shared_group(sync, group), _plain_per_view).mean()
+    return sliced(views, directions, knots, t_max, group, _plain_per_view).mean()
 
 
 class SIGReg(nn.Module):
@@ -334,13 +350,10 @@ class SIGReg(nn.Module):
         self.sync, self.group = sync, group
 
     def forward(self, z, generator=None):
-        """SIGReg of codes ``z`` (N, D) or (V, N, D), a scalar; ``generator`` draws the directions."""
-        require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
-        directions = random_directions(
-            self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=compute_dtype(z)
-        )
+        """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
         group = shared_group(self.sync, self.group)
-        views = z if z.ndim == 3 else z.unsqueeze(0)
+        views = _views(z, group)
+        directions = _unit_rows(self.num_slices, z.shape[-1], generator, z.device, compute_dtype(z))
         return sliced(views, from_first(directions, group), self.knots, self.t_max, group, _plain_per_view).mean()
 
     def extra_repr(self):
@@ -373,11 +386,13 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     What :func:`sliced_sigreg` tends to with ever more directions and an ever longer, finer grid: a kernel distance
     (MMD) to N(0, I), with no noise from slices and unchanged by rotations. It costs N^2 D operations, but only
     blocks of the N x N pairs are ever held. For large D the kernel tends to :math:`(1 + |z - z'|^2 / D)^{-1/2}`.
-    The three terms nearly cancel, so in float32 the value has a relative error of about 3e-8 N; the gradient has not.
+    (Wasserstein auto-encoders use the exponent -1, to which k-dimensional slices lead at k = 2:
+    :math:`(1 + |z - z'|^2 / D)^{-k/2}`.) In float32, distances and sums are formed in float64 where the device has
+    it. The three terms nearly cancel, so the value has a relative error of about 3e-8 N; the gradient has not.
 
     Args:
-        z: floating codes (N, D) or (V, N, D); V views are scored apart and averaged. NaN and infinity make the
-            value and the gradient of their view NaN.
+        z: floating codes (..., N, D), the sample before the last axis, as in :func:`sliced_sigreg`. NaN and infinity
+            make the value and the gradient of their batch NaN.
         sync, group: how processes share, as in :func:`sliced_sigreg`; here each process gathers all codes and
             takes the pairs of its own.
 
@@ -385,12 +400,13 @@ def slice_free_sigreg(z, *, sync=True, group=None):
         A scalar in the dtype of ``z`` (float32 for half precision).
 
     Raises:
-        TypeError, ValueError: ``z`` has the wrong type or shape.
-        NotImplementedError: a second derivative is asked for across processes.
+        TypeError, ValueError: ``z`` has the wrong type or shape; or N < 3 with no other process.
+        NotImplementedError: a second or forward-mode derivative is asked for across processes.
 
     Reference:
-        Balestriero and LeCun, arXiv 2511.08544, for the sliced form; Tolstikhin et al., arXiv 1711.01558, for the
-        kernel of the limit.
+        Balestriero and LeCun, arXiv 2511.08544, for the sliced form; arXiv 2512.19605 (KerJEPA) for this limit as a
+        kernel distance with the same kernel; Tabor et al., arXiv 1805.09235, for the closed form of the average over
+        projections.
 
     Derived in:
         Chapter 4, Proposition 4.11.
@@ -398,9 +414,78 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
-    views = z if z.ndim == 3 else z.unsqueeze(0)
-    return slice_free(views, shared_group(sync, group)).mean()
+    group = shared_group(sync, group)
+    return slice_free(_views(z, group), group).mean()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# A whole batch in parts
+# ---------------------------------------------------------------------------------------------------------
+
+
+def backward_in_parts(encode, parts, loss):
+    r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
+
+    .. math:: \frac{\partial L}{\partial \theta} = \sum_p \frac{\partial z_p}{\partial \theta} \,
+              \frac{\partial L}{\partial z_p}, \qquad L = L(z_1, \dots, z_P)
+
+    The mean of SIGReg over small batches is not SIGReg of the large one. So the codes of all parts are made first,
+    without a graph; the loss of all codes gives its gradient in each code; then each part is encoded again, and that
+    gradient is sent through. Value and gradients are those of one large batch, for twice the encoder's forward time.
+    Random numbers of the encoder (dropout) are the same both times. Batch normalisation normalises each part apart,
+    and its running averages move twice.
+
+    Args:
+        encode: function from a part to its codes (..., N of the part, D).
+        parts: sequence of parts; their N may differ.
+        loss: function from all codes (..., N, D) to a scalar, such as a :class:`SIGReg`. Parameters of its own get
+            their gradients too.
+
+    Returns:
+        The loss, a scalar without a graph. Gradients are added to ``.grad`` as ``backward`` does.
+
+    Raises:
+        ValueError: ``parts`` is empty.
+
+    Reference:
+        Gao et al., arXiv 2101.06983.
+
+    Derived in:
+        the chain rule above.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> net, x = nn.Linear(4, 3), torch.randn(64, 4, generator=generator)
+    >>> directions = random_directions(16, 3, generator=generator)
+    >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
+    >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
+    """
+    parts = list(parts)
+    if not parts:
+        raise ValueError("parts is empty: expected at least one part of the batch")
+    codes, states = [], []
+    with torch.no_grad():
+        for part in parts:
+            states.append(_random_state())
+            codes.append(encode(part))
+    sizes = [len(code.movedim(-2, 0)) for code in codes]
+    whole = torch.cat(codes, -2).requires_grad_()
+    value = loss(whole)
+    value.backward()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
+            _set_random_state(state)
+            encode(part).backward(slope)
+    return value.detach()
+
+
+def _random_state():
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def _set_random_state(state):
+    torch.set_rng_state(state[0])
+    torch.cuda.set_rng_state_all(state[1])
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -408,17 +493,44 @@ def slice_free_sigreg(z, *, sync=True, group=None):
 # ---------------------------------------------------------------------------------------------------------
 
 
+def _views(z, group):
+    """Codes (..., N, D) as (V, N, D)."""
+    require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
+    n, d = z.shape[-2:]
+    where = f"z must have shape (..., N, D), the sample before the last axis, got {tuple(z.shape)}"
+    if d == 0 or 0 in z.shape[:-2]:
+        raise ValueError(f"{where}: only N may be 0")
+    if group is None and n < 3:
+        raise ValueError(f"{where}: N must be at least 3; batch-first codes (N, V, D) want .transpose(0, 1)")
+    if z.ndim > 2 and z.shape[-3] > n and not torch.compiler.is_compiling():
+        _warn_of_many_views(z.shape[-3], n)
+    return z.unsqueeze(0) if z.ndim == 2 else z.flatten(0, -3)
+
+
+_warned = []  # of many views, once is enough
+
+
+def _warn_of_many_views(v, n):
+    if not _warned:
+        _warned.append((v, n))
+        warnings.warn(
+            f"z has {v} views of {n} samples each: the sample is the axis before the last, (..., N, D). "
+            "If these codes are batch-first (N, V, D), SIGReg scores each sample's views: use z.transpose(0, 1)",
+            stacklevel=4,
+        )
+
+
 def _require_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
+    return int(value)
 
 
 def _require_grid(knots, t_max):
-    _require_count("knots", knots, 2)
-    if isinstance(t_max, bool) or not isinstance(t_max, int | float):
+    knots = _require_count("knots", knots, 2)
+    if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
         raise ValueError(f"t_max must be positive and finite, got {t_max}")

@@ -1,10 +1,14 @@
 """A user's type checker reads the package: right calls pass a strict check, wrong ones are caught."""
 
+import os
+import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 RIGHT = """
 from __future__ import annotations
@@ -55,7 +59,13 @@ def check(tmp_path_factory):
     (folder / "right.py").write_text(RIGHT)
     (folder / "wrong.py").write_text(WRONG)
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "right.py", "wrong.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}  # an installation in place is not found without it
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout
+
+
+def test_the_wheel_says_that_it_is_typed():
+    assert (ROOT / "sigreg" / "py.typed").exists()
+    assert 'sigreg = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_right_calls_pass_and_wrong_ones_are_caught(check):

@@ -7,7 +7,6 @@ import torch
 from loss_list import LOSSES
 
 PAGE = pathlib.Path(__file__).parents[2] / "book" / "use_sigreg.md"
-DRAWING = {"view_prediction_loss", "lejepa_loss", "class_sigreg"}  # they take a generator
 
 
 def pair():
@@ -85,7 +84,6 @@ TRIALS = {
     "compile": compiled, "export": exported, "vmap": mapped, "jvp": forward_mode, "twice": twice,
     "autocast": under_autocast, "meta": on_meta,
 }  # fmt: skip
-REASONS = {}  # filled from the page
 
 
 def outcome(name, trial):

@@ -27,7 +27,7 @@ _MOVED = {  # old name: where it is now
     "few_label_objective": "sigreg.lab.objectives.semi_supervised_objective",
     "info_nce": "sigreg.info_nce_bound",
     "random_views": "sigreg.lab.views.random_views",
-    "self_supervised_loss": "sigreg.lejepa_loss",
+    "self_supervised_loss": "sigreg.view_prediction_loss",
 }
 
 

@@ -9,18 +9,42 @@ trades the rate :math:`I(X;W|Y)`, which is what the code remembers beyond the ta
 * the same from divergences between pairs, without sampling noise (:func:`pairwise_rate`, :func:`pairwise_rate_bounds`),
 * a fixed or learned Gaussian, the variational route (:func:`vib_rate`, :func:`variational_ceb_rate`).
 
-All rates are in nats, scalars, and averages over the minibatch. Letters: B examples, D latent dimensions,
-C classes.
+All rates are in nats, scalars, and averages over the minibatch, whose axis is the first. Letters: B examples, D latent
+dimensions, C classes. Half precision is computed and returned in float32, under autocast too. Labels may be
+integers of any width and any size. NaN and infinity make a rate NaN or infinite.
+
+**Several processes.** Under ``torch.distributed`` a rate is that of the minibatch of all processes together. Every
+process must call it; their B may differ, and may be 0. Each returns the same value, and the gradient of the *sum*
+of these values, which DistributedDataParallel's averaging turns into the gradient that one process would have had.
+``sync=False`` scores each process by itself, ``group`` shares within a process group.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from sigreg._validate import require_floating, require_labels
+from sigreg._distributed import gather_rows, shared_group
+from sigreg._precision import at_least_float32, without_autocast
+from sigreg._validate import (
+    require_between,
+    require_finite,
+    require_flag,
+    require_floating,
+    require_labels,
+    require_same_device,
+    require_sharing,
+    require_weight,
+    values_at_hand,
+)
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = [
     "HeldOutInformation",
@@ -40,7 +64,8 @@ __all__ = [
 LOG_2PI = math.log(2 * math.pi)
 
 
-def gaussian_log_density_matrix(w, mean, log_std):
+@without_autocast
+def gaussian_log_density_matrix(w: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     r"""Log-density of every code under every example's Gaussian, in nats.
 
     .. math:: L_{ij} = \log p(w_i | x_j)
@@ -79,7 +104,17 @@ def gaussian_log_density_matrix(w, mean, log_std):
     return _log_density(*_codes(w, mean, log_std))
 
 
-def minibatch_rate(w, mean, log_std, labels=None, *, include_self=True):
+@without_autocast
+def minibatch_rate(
+    w: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    labels: Tensor | None = None,
+    *,
+    include_self: bool = True,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Rate against the minibatch's own marginal: :math:`\hat I(X;W)`, or :math:`\hat I(X;W|Y)` with labels.
 
     .. math:: \hat I = \frac1B \sum_i \log \frac{p(w_i|x_i)}{\frac{1}{|S_i|} \sum_{j \in S_i} p(w_i|x_j)}
@@ -97,6 +132,7 @@ def minibatch_rate(w, mean, log_std, labels=None, *, include_self=True):
         log_std: logarithms of the encoder's standard deviations, (B, D).
         labels: integer classes, (B,), for the conditional rate; None for the plain rate.
         include_self: whether the example's own density is part of its marginal.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats. NaN or infinite inputs give a NaN rate.
@@ -124,13 +160,24 @@ def minibatch_rate(w, mean, log_std, labels=None, *, include_self=True):
         >>> minibatch_rate(mean, mean, log_std, torch.tensor([0, 1])).item()
         0.0
     """
-    w, mean, log_std = _batch(w, mean, log_std)
+    require_flag("include_self", include_self)
+    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, sync, group)
     blocks = _class_blocks(labels, w)
     own, log_marginal = _own_and_marginal(w, mean, log_std, blocks, include_self)
     return _mean_over_examples(own - log_marginal, blocks, include_self)
 
 
-def defensive_rate(w, mean, log_std, labels=None, *, weight=0.5):
+@without_autocast
+def defensive_rate(
+    w: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    labels: Tensor | None = None,
+    *,
+    weight: float = 0.5,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Rate against the other examples' marginal with a moment-matched Gaussian mixed in.
 
     .. math:: \hat I = \frac1B \sum_i \log \frac{p(w_i|x_i)}
@@ -149,6 +196,7 @@ def defensive_rate(w, mean, log_std, labels=None, *, weight=0.5):
         log_std: logarithms of the encoder's standard deviations, (B, D).
         labels: integer classes, (B,), for the conditional rate; None for the plain rate.
         weight: share a of the Gaussian, between 0 and 1, both excluded.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats. Examples alone in their class do not enter the average.
@@ -173,18 +221,26 @@ def defensive_rate(w, mean, log_std, labels=None, *, weight=0.5):
         >>> round(log_std.grad.sum().item(), 3)
         -1.0
     """
-    if not 0.0 < weight < 1.0:
-        raise ValueError(f"weight must lie strictly between 0 and 1, got {weight}")
-    w, mean, log_std = _batch(w, mean, log_std)
+    weight = require_between("weight", weight, 0, 1)
+    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, sync, group)
     blocks = _class_blocks(labels, w)
     own, log_others = _own_and_marginal(w, mean, log_std, blocks, include_self=False)
-    moments = _leave_one_out_gaussian(mean, log_std, _groups(labels, mean))
+    moments = _leave_one_out_gaussian(mean, log_std, labels)
     log_gaussian = _gaussian_log_density(w, *moments)[blocks.index]
     log_marginal = torch.logaddexp(log_others + math.log1p(-weight), log_gaussian + math.log(weight))
     return _mean_over_examples(own - log_marginal, blocks, include_self=False)
 
 
-def pairwise_rate(mean, log_std, labels=None, *, weight=0.5):
+@without_autocast
+def pairwise_rate(
+    mean: Tensor,
+    log_std: Tensor,
+    labels: Tensor | None = None,
+    *,
+    weight: float = 0.5,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""The defensive rate without sampling noise: from the divergences of pairs of Gaussians, in closed form.
 
     .. math:: \hat I = -\frac1B \sum_i \log \Big[ (1-a) \frac{1}{|S_i|} \sum_{j \in S_i} e^{-\mathrm{KL}(p_i \| p_j)}
@@ -200,6 +256,7 @@ def pairwise_rate(mean, log_std, labels=None, *, weight=0.5):
         log_std: logarithms of the encoder's standard deviations, (B, D).
         labels: integer classes, (B,), for the conditional rate; None for the plain rate.
         weight: share a of the Gaussian, between 0 and 1, both excluded.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats, never negative beyond rounding. Examples alone in their class do not enter the average.
@@ -223,19 +280,21 @@ def pairwise_rate(mean, log_std, labels=None, *, weight=0.5):
         >>> round(log_std.grad.sum().item(), 3)
         -1.0
     """
-    if not 0.0 < weight < 1.0:
-        raise ValueError(f"weight must lie strictly between 0 and 1, got {weight}")
-    mean, _, log_std = _codes(mean, mean, log_std)
+    weight = require_between("weight", weight, 0, 1)
+    _, mean, log_std, labels = _whole_batch(mean, mean, log_std, labels, sync, group)
     blocks = _class_blocks(labels, mean)
     kl = _kl_matrix(mean[blocks.index], log_std[blocks.index])
     log_others = _log_mean_over_class(-kl, blocks, include_self=False)
-    other_mean, other_variance = _leave_one_out_gaussian(mean, log_std, _groups(labels, mean))
+    other_mean, other_variance = _leave_one_out_gaussian(mean, log_std, labels)
     log_gaussian = -_kl_to_gaussian(mean, log_std, other_mean, 0.5 * other_variance.log())[blocks.index]
     log_mixture = torch.logaddexp(log_others + math.log1p(-weight), log_gaussian + math.log(weight))
     return _mean_over_examples(-log_mixture, blocks, include_self=False)
 
 
-def pairwise_rate_bounds(mean, log_std):
+@without_autocast
+def pairwise_rate_bounds(
+    mean: Tensor, log_std: Tensor, *, sync: bool = True, group: ProcessGroup | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Bounds on the rate of a uniform mixture of Gaussians from pairwise distances, with no sample of the code.
 
     .. math:: -\frac1B \sum_i \log \frac1B \sum_j e^{-C(p_i, p_j)} \;\le\; I(X;W) \;\le\;
@@ -248,6 +307,7 @@ def pairwise_rate_bounds(mean, log_std):
     Args:
         mean: encoder means, (B, D), floating.
         log_std: logarithms of the encoder's standard deviations, (B, D).
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         ``(lower, upper)``, two scalars, nats.
@@ -268,7 +328,7 @@ def pairwise_rate_bounds(mean, log_std):
         >>> round(lower.item(), 4), round(upper.item(), 4)
         (0.2191, 0.5662)
     """
-    mean, _, log_std = _codes(mean, mean, log_std)
+    _, mean, log_std, _ = _whole_batch(mean, mean, log_std, None, sync, group)
     kl = _kl_matrix(mean, log_std)
     # log of the mean of two variances, as a log-sum-exp, so that tiny sigmas stay exact
     log_mean_variance = torch.logaddexp(2 * log_std[:, None, :], 2 * log_std[None, :, :]) - math.log(2)
@@ -280,7 +340,8 @@ def pairwise_rate_bounds(mean, log_std):
     return lower, upper
 
 
-def vib_rate(mean, log_std):
+@without_autocast
+def vib_rate(mean: Tensor, log_std: Tensor, *, sync: bool = True, group: ProcessGroup | None = None) -> Tensor:
     r"""Variational rate of the information bottleneck: the mean KL divergence to a standard normal.
 
     .. math:: \frac1B \sum_i \mathrm{KL}(N(\mu_i, \sigma_i^2) \| N(0, I))
@@ -289,6 +350,7 @@ def vib_rate(mean, log_std):
     Args:
         mean: encoder means, (B, D), floating.
         log_std: logarithms of the encoder's standard deviations, (B, D).
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats.
@@ -309,11 +371,24 @@ def vib_rate(mean, log_std):
         >>> vib_rate(torch.full((4, 2), 3.0), torch.zeros(4, 2)).item()
         9.0
     """
-    mean, _, log_std = _codes(mean, mean, log_std)
-    return _kl_to_gaussian(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).mean()
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    mean, log_std = _codes(mean, mean, log_std, empty=shared is not None)[1:]
+    rates = _kl_to_gaussian(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean))
+    return gather_rows(rates, shared)[0].mean()
 
 
-def variational_ceb_rate(mean, log_std, labels, class_mean, class_log_std):
+@without_autocast
+def variational_ceb_rate(
+    mean: Tensor,
+    log_std: Tensor,
+    labels: Tensor,
+    class_mean: Tensor,
+    class_log_std: Tensor,
+    *,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Variational conditional rate: the mean KL divergence to the backward encoder :math:`b(w|y)`.
 
     .. math:: \frac1B \sum_i \mathrm{KL}\big(N(\mu_i, \sigma_i^2) \,\|\, b(w|y_i)\big) \;\ge\; I(X;W|Y),
@@ -327,6 +402,7 @@ def variational_ceb_rate(mean, log_std, labels, class_mean, class_log_std):
         labels: integer classes in 0..C-1, (B,).
         class_mean: means of the backward encoder, (C, D).
         class_log_std: logarithms of its standard deviations, (C, D).
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats.
@@ -346,15 +422,30 @@ def variational_ceb_rate(mean, log_std, labels, class_mean, class_log_std):
         >>> variational_ceb_rate(mean, torch.zeros(2, 1), labels, mean, torch.zeros(2, 1)).item()
         0.0
     """
-    mean, _, log_std = _codes(mean, mean, log_std)
-    class_mean, _, class_log_std = _codes(class_mean, class_mean, class_log_std)
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    mean, log_std = _codes(mean, mean, log_std, empty=shared is not None)[1:]
+    names = ("class_mean", "class_mean", "class_log_std")
+    class_mean, class_log_std = _codes(class_mean, class_mean, class_log_std, names=names)[1:]
+    require_same_device(mean=mean, class_mean=class_mean)
     if class_mean.shape[1] != mean.shape[1]:
         raise ValueError(f"class_mean must have D = {mean.shape[1]} columns, got shape {tuple(class_mean.shape)}")
-    require_labels("labels", labels, mean.shape[0], class_mean.shape[0])
-    return _kl_to_gaussian(mean, log_std, class_mean[labels], class_log_std[labels]).mean()
+    labels = require_labels("labels", labels, len(mean), len(class_mean), empty=shared is not None)
+    require_same_device(mean=mean, labels=labels)
+    rates = _kl_to_gaussian(mean, log_std, class_mean[labels], class_log_std[labels])
+    return gather_rows(rates, shared)[0].mean()
 
 
-def bottleneck_loss(logits, labels, rate, beta):
+@without_autocast
+def bottleneck_loss(
+    logits: Tensor,
+    labels: Tensor,
+    rate: Tensor,
+    beta: float | Tensor,
+    *,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Cross-entropy plus beta times a rate: the loss all four routes share.
 
     .. math:: \frac1B \sum_i -\log q(y_i | w_i) + \beta \hat R, \qquad \mathbb{E}[-\log q(Y|W)] \ge H(Y) - I(W;Y)
@@ -368,6 +459,7 @@ def bottleneck_loss(logits, labels, rate, beta):
         labels: integer classes, (B,).
         rate: scalar tensor, nats, from any rate of this module.
         beta: weight of the rate, a non-negative number, or a scalar tensor, which is not checked.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats.
@@ -386,14 +478,31 @@ def bottleneck_loss(logits, labels, rate, beta):
         >>> bottleneck_loss(torch.zeros(2, 4), torch.tensor([0, 3]), torch.tensor(2.0), beta=0.5).item()
         2.3862...
     """
-    require_floating("logits", logits, 2, "(B, C)")
-    require_labels("labels", labels, logits.shape[0], logits.shape[1])
-    if isinstance(beta, (int, float)) and not (beta >= 0 and math.isfinite(beta)):
-        raise ValueError(f"beta must be a finite number of at least 0, got {beta}")
-    return F.cross_entropy(logits, labels) + beta * rate
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    logits = at_least_float32(require_floating("logits", logits, 2, "(B, C)", empty=shared is not None))
+    labels = require_labels("labels", labels, *logits.shape, empty=shared is not None)
+    require_floating("rate", rate, 0, "()")
+    if isinstance(beta, Tensor):
+        require_floating("beta", beta, 0, "()")
+    else:
+        beta = require_weight("beta", beta)
+    require_same_device(logits=logits, labels=labels, rate=rate)
+    surprise = F.cross_entropy(logits, labels, reduction="none")
+    return gather_rows(surprise, shared)[0].mean() + beta * at_least_float32(rate)
 
 
-def minibatch_relevance(w, mean, log_std, labels, *, include_self=True):
+@without_autocast
+def minibatch_relevance(
+    w: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    labels: Tensor,
+    *,
+    include_self: bool = True,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Relevance :math:`\hat I(W;Y)` from minibatch marginals alone: no decoder, no variational bound.
 
     .. math:: \hat I(W;Y) = \frac1B \sum_i \log \frac{\frac{1}{|S_i|} \sum_{j \in S_i} p(w_i|x_j)}
@@ -410,6 +519,7 @@ def minibatch_relevance(w, mean, log_std, labels, *, include_self=True):
         log_std: logarithms of the encoder's standard deviations, (B, D).
         labels: integer classes, (B,).
         include_self: whether the example's own density is part of both marginals.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar, nats. With ``include_self=False`` examples alone in their class do not enter the average.
@@ -433,11 +543,15 @@ def minibatch_relevance(w, mean, log_std, labels, *, include_self=True):
     """
     if labels is None:
         raise TypeError("labels must be a torch.Tensor of shape (B,), got None")
-    everyone = minibatch_rate(w, mean, log_std, include_self=include_self)
-    return everyone - minibatch_rate(w, mean, log_std, labels, include_self=include_self)
+    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, sync, group)
+    everyone = minibatch_rate(w, mean, log_std, include_self=include_self, sync=False)
+    return everyone - minibatch_rate(w, mean, log_std, labels, include_self=include_self, sync=False)
 
 
-def pointwise_rate(w, mean, log_std, reference_mean, reference_log_std):
+@without_autocast
+def pointwise_rate(
+    w: Tensor, mean: Tensor, log_std: Tensor, reference_mean: Tensor, reference_log_std: Tensor
+) -> Tensor:
     r"""Rate of each code against the mixture of other examples' Gaussians: large where the input is unlike them.
 
     .. math:: r_i = \log p(w_i|x_i) - \log \frac1N \sum_j p(w_i|x'_j)
@@ -467,8 +581,9 @@ def pointwise_rate(w, mean, log_std, reference_mean, reference_log_std):
         >>> pointwise_rate(torch.tensor([[0.0], [4.0]]), torch.tensor([[0.0], [4.0]]), torch.zeros(2, 1), known, known)
         tensor([0., 8.], dtype=torch.float64)
     """
-    w, mean, log_std = _batch(w, mean, log_std)
-    _codes(w, reference_mean, reference_log_std)
+    w, mean, log_std, _ = _whole_batch(w, mean, log_std, None, False, None)
+    _codes(w, reference_mean, reference_log_std, names=("w", "reference_mean", "reference_log_std"))
+    require_finite("reference_log_std", reference_log_std)  # an infinite width would pass for an example that is absent
     w, mean, log_std, reference_mean, reference_log_std = _double(
         w, mean, log_std, reference_mean, reference_log_std
     )
@@ -493,7 +608,10 @@ class HeldOutInformation:
 
 
 @torch.no_grad()
-def held_out_information(w, mean, log_std, labels, *, weight=0.5):
+@without_autocast
+def held_out_information(
+    w: Tensor, mean: Tensor, log_std: Tensor, labels: Tensor, *, weight: float = 0.5
+) -> HeldOutInformation:
     r"""Bracket :math:`I(X;W)` and :math:`I(X;W|Y)` with the marginal over all held-out examples.
 
     The estimators of :func:`minibatch_rate` and :func:`defensive_rate` on any number of examples: the density matrix
@@ -527,13 +645,17 @@ def held_out_information(w, mean, log_std, labels, *, weight=0.5):
         >>> print(f"{found.rate:.2f} {found.rate_upper:.2f} truth {0.5 * math.log(5):.2f}")
         0.80 0.81 truth 0.80
     """
-    w, mean, log_std = _batch(w, mean, log_std)
-    require_labels("labels", labels, w.shape[0])
-    counts = torch.bincount(labels)
+    weight = require_between("weight", weight, 0, 1)
+    if labels is None:
+        raise TypeError("labels must be a torch.Tensor of shape (N,), got None")
+    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, False, None)
+    if not values_at_hand(w, labels):
+        raise ValueError("w lives where there are no numbers to look at, like the meta device: move it to another")
+    occurring, counts = torch.unique(labels, return_counts=True)
     if (counts == 1).any() or w.shape[0] < 2:
         raise ValueError("every class in labels must occur at least twice, or not at all: drop the single examples")
     w, mean, log_std = _double(w, mean, log_std)
-    classes = [torch.nonzero(labels.to(w.device) == k)[:, 0] for k in torch.nonzero(counts)[:, 0].tolist()]
+    classes = [torch.nonzero(labels.to(w.device) == k)[:, 0] for k in occurring.tolist()]
     everyone = [torch.arange(w.shape[0], device=w.device)]
     found = []
     for groups in (everyone, classes):
@@ -542,19 +664,20 @@ def held_out_information(w, mean, log_std, labels, *, weight=0.5):
     return HeldOutInformation(*found)
 
 
-def _lower_and_upper(w, mean, log_std, weight):
+def _lower_and_upper(w: Tensor, mean: Tensor, log_std: Tensor, weight: float) -> Tensor:
     """(2, n) own-sample and defensive log-ratios of the examples of one group."""
     n = w.shape[0]
     own = _gaussian_log_density(w, mean, torch.exp(2 * log_std))
     others = _slab_logsumexp(w, mean, log_std, leave_out_diagonal=True)
     lower = own - torch.logaddexp(others, own) + math.log(n)
-    one_group = torch.zeros(n, dtype=torch.long, device=w.device)
-    gaussian = _gaussian_log_density(w, *_leave_one_out_gaussian(mean, log_std, one_group))
+    gaussian = _gaussian_log_density(w, *_leave_one_out_gaussian(mean, log_std, None))
     mixed = torch.logaddexp(others - math.log(n - 1) + math.log1p(-weight), gaussian + math.log(weight))
     return torch.stack([lower, own - mixed])
 
 
-def _slab_logsumexp(w, mean, log_std, leave_out_diagonal=False, slab=256):
+def _slab_logsumexp(
+    w: Tensor, mean: Tensor, log_std: Tensor, leave_out_diagonal: bool = False, slab: int = 256
+) -> Tensor:
     """(B,) log of the sum of every code's densities; by matrix products, which is safe in float64 only."""
     precision = torch.exp(-2 * log_std)
     centre = mean.mean(0)
@@ -571,34 +694,57 @@ def _slab_logsumexp(w, mean, log_std, leave_out_diagonal=False, slab=256):
     return torch.cat(sums)
 
 
-def _double(*tensors):
+def _double(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in float64, on the CPU where their device (MPS) has none."""
     return tuple(t.cpu().double() if t.device.type == "mps" else t.double() for t in tensors)
 
 
-def _codes(w, mean, log_std):
+def _codes(
+    w: Tensor,
+    mean: Tensor,
+    log_std: Tensor,
+    *,
+    empty: bool = False,
+    names: tuple[str, str, str] = ("w", "mean", "log_std"),
+) -> tuple[Tensor, Tensor, Tensor]:
     """The three arguments as floating (., D) tensors of one dtype, at least float32."""
-    require_floating("w", w, 2, "(B, D)")
-    require_floating("mean", mean, 2, "(N, D)")
-    require_floating("log_std", log_std, 2, "(N, D)")
+    of_w, of_mean, of_log_std = names
+    if w is not mean:
+        require_floating(of_w, w, 2, "(B, D)", empty=empty)
+    require_floating(of_mean, mean, 2, "(N, D)", empty=empty)
+    require_floating(of_log_std, log_std, 2, "(N, D)", empty=empty)
     if log_std.shape != mean.shape:
-        raise ValueError(f"log_std must have the shape of mean, {tuple(mean.shape)}, got {tuple(log_std.shape)}")
+        raise ValueError(
+            f"{of_log_std} must have the shape of {of_mean}, {tuple(mean.shape)}, got {tuple(log_std.shape)}"
+        )
     if w.shape[1] != mean.shape[1]:
-        raise ValueError(f"w must have D = {mean.shape[1]} columns like mean, got shape {tuple(w.shape)}")
+        raise ValueError(f"{of_w} must have D = {mean.shape[1]} columns like {of_mean}, got shape {tuple(w.shape)}")
+    require_same_device(**{of_w: w, of_mean: mean, of_log_std: log_std})
     dtype = torch.promote_types(torch.promote_types(w.dtype, mean.dtype), log_std.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     return w.to(dtype), mean.to(dtype), log_std.to(dtype)
 
 
-def _batch(w, mean, log_std):
-    """As _codes, one code per row of mean."""
-    w, mean, log_std = _codes(w, mean, log_std)
+def _whole_batch(
+    w: Tensor, mean: Tensor, log_std: Tensor, labels: Tensor | None, sync: bool, group: ProcessGroup | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As _codes, one code per row of mean, and labels or None: the rows of all processes with ``sync``."""
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    w, mean, log_std = _codes(w, mean, log_std, empty=shared is not None)
     if w.shape[0] != mean.shape[0]:
         raise ValueError(f"w must hold one code per row of mean, {mean.shape[0]}, got {w.shape[0]}")
-    return w, mean, log_std
+    if labels is not None:
+        labels = require_labels("labels", labels, len(w), empty=shared is not None)
+        require_same_device(w=w, labels=labels)
+        labels = gather_rows(labels, shared)[0]
+    if shared is None:
+        return w, mean, log_std, labels
+    w, mean, log_std = gather_rows(torch.stack([w, mean, log_std], 1), shared)[0].unbind(1)
+    return w, mean, log_std, labels
 
 
-def _log_density(w, mean, log_std):
+def _log_density(w: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """(..., B, N) log-densities of codes (..., B, D) under Gaussians (..., N, D)."""
     z = (w[..., :, None, :] - mean[..., None, :, :]) * torch.exp(-log_std)[..., None, :, :]
     return -0.5 * (z * z).sum(-1) - (log_std.sum(-1) + 0.5 * w.shape[-1] * LOG_2PI)[..., None, :]
@@ -607,41 +753,38 @@ def _log_density(w, mean, log_std):
 class _Blocks(NamedTuple):
     """The batch sorted by class: only pairs of one class are ever compared, a tenth of all pairs for ten classes."""
 
-    index: torch.Tensor  # (K, M) example in each slot, M the size of the largest class, K the classes that occur
-    real: torch.Tensor  # (K, M) whether the slot is in use
-    lonely: torch.Tensor  # (K, 1) whether the class occurs once
+    index: Tensor  # (K, M) example in each slot, M the size of the largest class, K the classes that occur
+    real: Tensor  # (K, M) whether the slot is in use
+    same: Tensor  # (K, M or 1, M) whether the example of a slot is of the class of another
+    lonely: Tensor  # (K, M or 1) whether the class occurs once
 
 
-def _class_blocks(labels, w):
-    batch = w.shape[0]
-    if labels is None:
-        index = torch.arange(batch, device=w.device)[None, :]
-        return _Blocks(index, torch.ones_like(index, dtype=torch.bool), torch.tensor([[batch == 1]], device=w.device))
-    require_labels("labels", labels, batch)
-    counts = torch.bincount(labels)
-    counts = counts[counts > 0]
+def _class_blocks(labels: Tensor | None, w: Tensor) -> _Blocks:
+    index = torch.arange(len(w), device=w.device)
+    if labels is None or not values_at_hand(labels):  # sizes of classes are not known yet: one block, masked
+        same = torch.ones_like(index, dtype=torch.bool)[None, :] if labels is None else labels[:, None] == labels
+        return _Blocks(index[None], torch.ones_like(index[None], dtype=torch.bool), same[None], same.sum(-1)[None] == 1)
+    counts = torch.unique(labels, return_counts=True)[1]
     first = counts.cumsum(0) - counts
-    slot = torch.arange(int(counts.max()), device=w.device)
-    index = torch.argsort(labels, stable=True)[(first[:, None] + slot).clamp_max(batch - 1)]
-    return _Blocks(index, slot < counts[:, None], counts[:, None] == 1)
+    slot = index[: int(counts.max())]
+    index = torch.argsort(labels, stable=True)[(first[:, None] + slot).clamp_max(len(w) - 1)]
+    real = slot < counts[:, None]
+    return _Blocks(index, real, real[:, None, :], counts[:, None] == 1)
 
 
-def _groups(labels, mean):
-    """Labels, or one class for all."""
-    return torch.zeros(mean.shape[0], dtype=torch.long, device=mean.device) if labels is None else labels
-
-
-def _own_and_marginal(w, mean, log_std, blocks, include_self):
+def _own_and_marginal(
+    w: Tensor, mean: Tensor, log_std: Tensor, blocks: _Blocks, include_self: bool
+) -> tuple[Tensor, Tensor]:
     """(K, M) log-density of each code under its own Gaussian, and under the average over its class."""
     density = _log_density(w[blocks.index], mean[blocks.index], log_std[blocks.index])
     return density.diagonal(dim1=-2, dim2=-1), _log_mean_over_class(density, blocks, include_self)
 
 
-def _log_mean_over_class(values, blocks, include_self):
+def _log_mean_over_class(values: Tensor, blocks: _Blocks, include_self: bool) -> Tensor:
     """(K, M) log of the mean of exp(values), (K, M, M), over the members of the class, or over the other members."""
-    kept = blocks.real[:, None, :].expand(values.shape)
+    kept = blocks.same.expand(values.shape)
     if not include_self:
-        if blocks.lonely.all():
+        if values_at_hand(blocks.lonely) and blocks.lonely.all():
             raise ValueError(
                 "labels: no example of the batch shares its class with another, so leaving the own sample out leaves "
                 "no marginal: use a larger batch or include_self=True"
@@ -652,14 +795,15 @@ def _log_mean_over_class(values, blocks, include_self):
     return torch.logsumexp(values.masked_fill(~kept, -math.inf), -1) - kept.sum(-1).to(values.dtype).log()
 
 
-def _mean_over_examples(log_ratio, blocks, include_self):
+def _mean_over_examples(log_ratio: Tensor, blocks: _Blocks, include_self: bool) -> Tensor:
     counted = blocks.real if include_self else blocks.real & ~blocks.lonely
     return torch.where(counted, log_ratio, torch.zeros_like(log_ratio)).sum() / counted.sum()
 
 
-def _leave_one_out_gaussian(mean, log_std, labels):
+def _leave_one_out_gaussian(mean: Tensor, log_std: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     """(N, D) mean and variance of the mixture of each example's class without the example itself."""
-    one_hot = F.one_hot(labels).to(mean.dtype)
+    labels, classes = _small_labels(labels, mean)
+    one_hot = F.one_hot(labels, classes).to(mean.dtype)
     size = one_hot.sum(0)[labels][:, None]
     rest = (size - 1).clamp_min(1)
     offset = mean - (one_hot.T @ mean)[labels] / size  # about the class mean, so that a distant class does not cancel
@@ -672,19 +816,29 @@ def _leave_one_out_gaussian(mean, log_std, labels):
     return mean - offset + shift, torch.where(size > 1, variance, torch.ones_like(variance))
 
 
-def _gaussian_log_density(w, mean, variance):
+def _small_labels(labels: Tensor | None, mean: Tensor) -> tuple[Tensor, int]:
+    """Labels in 0..K-1 and K, for labels however large; one class for all without them."""
+    if labels is None:
+        return torch.zeros(len(mean), dtype=torch.long, device=mean.device), 1
+    if not values_at_hand(labels):  # the place of the first example of the class
+        return (labels[:, None] == labels).int().argmax(1), len(mean)
+    occurring, small = torch.unique(labels, return_inverse=True)
+    return small, len(occurring)
+
+
+def _gaussian_log_density(w: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """(N,) log-density of each row of w under its own diagonal Gaussian."""
     return -0.5 * ((w - mean).square() / variance + variance.log() + LOG_2PI).sum(-1)
 
 
-def _kl_matrix(mean, log_std):
+def _kl_matrix(mean: Tensor, log_std: Tensor) -> Tensor:
     """(..., B, B) KL divergences of every diagonal Gaussian (row) to every other (column), nats."""
     log_ratio = log_std[..., None, :, :] - log_std[..., :, None, :]  # log sigma_j / sigma_i
     z = (mean[..., :, None, :] - mean[..., None, :, :]) * torch.exp(-log_std)[..., None, :, :]
     return (log_ratio + 0.5 * torch.expm1(-2 * log_ratio) + 0.5 * z * z).sum(-1)
 
 
-def _kl_to_gaussian(mean, log_std, other_mean, other_log_std):
+def _kl_to_gaussian(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
     """(B,) KL divergence between diagonal Gaussians, row by row, nats."""
     log_ratio = log_std - other_log_std
     z = (mean - other_mean) * torch.exp(-other_log_std)

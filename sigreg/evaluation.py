@@ -1,17 +1,31 @@
 r"""What features are worth: a linear probe, neighbours, the directions in use. Nothing here is random."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from sigreg._validate import require_finite, require_floating, require_labels
+from sigreg._precision import at_least_float32, without_autocast
+from sigreg._validate import (
+    require_count,
+    require_finite,
+    require_floating,
+    require_labels,
+    require_same_device,
+    require_weight,
+    values_at_hand,
+)
 
 __all__ = ["effective_rank", "features", "knn_accuracy", "linear_probe"]
 
 
 @torch.no_grad()
-def features(encoder, images, batch_size=1000):
+def features(encoder: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
     """The outputs of a module in evaluation mode for many images, a batch at a time, without gradients.
 
     Args:
@@ -32,12 +46,14 @@ def features(encoder, images, batch_size=1000):
         >>> features(torch.nn.Flatten(), torch.zeros(5, 1, 2, 2), batch_size=2).shape
         torch.Size([5, 4])
     """
-    require_floating("images", images, (2, 3, 4), "(N, ...)")
+    _require_module("encoder", encoder)
+    require_floating("images", images, range(2, 65), "(N, ...)")
+    batch_size = require_count("batch_size", batch_size)
     return _outputs(encoder, images, batch_size, lambda output: output)
 
 
 @torch.no_grad()
-def _outputs(module, images, batch_size, read):
+def _outputs(module: nn.Module, images: Tensor, batch_size: int, read: Callable[[Any], Tensor]) -> Tensor:
     """What ``read`` takes from the outputs of a module in evaluation mode, all batches together."""
     training = module.training
     module.eval()
@@ -46,7 +62,7 @@ def _outputs(module, images, batch_size, read):
     return found
 
 
-def accuracy(network, images, labels, batch_size=1000):
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> float:
     """Share of images whose class the decoder gets right from the mean of the code, in evaluation mode.
 
     Args:
@@ -70,7 +86,7 @@ def accuracy(network, images, labels, batch_size=1000):
         2.0
     """
     require_floating("images", images, 4, "(N, 1, H, W)")
-    require_labels("labels", labels, len(images))
+    labels = require_labels("labels", labels, len(images))
     scores = _outputs(network, images, batch_size, lambda code: code.logits)
     return (scores.argmax(1) == labels).double().mean().item()
 
@@ -87,7 +103,10 @@ class Probe:
     evaluations: int  # of the objective
 
 
-def linear_probe(train_x, train_y, test_x, test_y, *, ridge=1e-3, max_iter=200):
+@without_autocast
+def linear_probe(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, ridge: float = 1e-3, max_iter: int = 200
+) -> Probe:
     r"""Multinomial logistic regression on standardised features, by full-batch L-BFGS from zero.
 
     .. math:: \min_{A, c}\; -\frac1N \sum_n \log \mathrm{softmax}(A^\top \tilde x_n + c)_{y_n} + \frac\rho2 |A|^2,
@@ -119,14 +138,14 @@ def linear_probe(train_x, train_y, test_x, test_y, *, ridge=1e-3, max_iter=200):
         >>> linear_probe(x, torch.tensor([0, 0, 1, 1]), x, torch.tensor([0, 0, 1, 1])).accuracy
         1.0
     """
-    for name, x in (("train_x", train_x), ("test_x", test_x)):
-        require_finite(name, require_floating(name, x, 2, "(N, F)"))
-    if train_x.shape[1] != test_x.shape[1]:
-        raise ValueError(f"train_x and test_x must have equal F, got {train_x.shape[1]} and {test_x.shape[1]}")
-    if not ridge >= 0:
-        raise ValueError(f"ridge must be 0 or more, got {ridge}")
-    classes = int(require_labels("train_y", train_y, len(train_x)).max()) + 1
-    require_labels("test_y", test_y, len(test_x))
+    train_x, train_y, test_x, test_y = _require_sets(train_x, train_y, test_x, test_y)
+    ridge, max_iter = require_weight("ridge", ridge), require_count("max_iter", max_iter)
+    classes = int(train_y.max()) + 1
+    if classes > max(2**16, 16 * len(train_y)):  # a weight a class and feature would not fit
+        raise ValueError(
+            f"train_y has the label {classes - 1} among {len(train_y)}: number the classes from 0, as "
+            "torch.unique(train_y, return_inverse=True) does"
+        )
     mean, std = train_x.mean(0), train_x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max().clamp_min(1e-12), std, 1.0)
     x = (train_x - mean) / std
@@ -162,7 +181,10 @@ def linear_probe(train_x, train_y, test_x, test_y, *, ridge=1e-3, max_iter=200):
 
 
 @torch.no_grad()
-def knn_accuracy(train_x, train_y, test_x, test_y, k=20, batch_size=500):
+@without_autocast
+def knn_accuracy(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, k: int = 20, batch_size: int = 500
+) -> float:
     r"""Share of test images whose label is that of most of their k nearest training images, by cosine.
 
     .. math:: \hat y(x) = \arg\max_c \#\{n \in \mathrm{N}_k(x) : y_n = c\}, \qquad
@@ -193,23 +215,22 @@ def knn_accuracy(train_x, train_y, test_x, test_y, k=20, batch_size=500):
         >>> knn_accuracy(x, torch.arange(12) % 3, x[:3], torch.arange(3), k=4)
         1.0
     """
-    for name, x in (("train_x", train_x), ("test_x", test_x)):
-        require_floating(name, x, 2, "(N, F)")
-    classes = int(require_labels("train_y", train_y, len(train_x)).max()) + 1
-    require_labels("test_y", test_y, len(test_x))
-    if not 1 <= k <= len(train_x):
+    train_x, train_y, test_x, test_y = _require_sets(train_x, train_y, test_x, test_y)
+    k, batch_size = require_count("k", k), require_count("batch_size", batch_size)
+    if k > len(train_x):
         raise ValueError(f"k must lie in 1..{len(train_x)}, the number of training images, got {k}")
+    occurring, place = torch.unique(train_y, return_inverse=True)
     reference = F.normalize(train_x, dim=1)
     right = 0
     for x, y in zip(test_x.split(batch_size), test_y.split(batch_size), strict=True):
         near = (F.normalize(x, dim=1) @ reference.T).topk(k, 1).indices
-        votes = F.one_hot(train_y[near], classes).sum(1)
-        right += int((votes.argmax(1) == y).sum())
+        votes = F.one_hot(place[near], len(occurring)).sum(1)
+        right += int((occurring[votes.argmax(1)] == y).sum())
     return right / len(test_x)
 
 
 @torch.no_grad()
-def effective_rank(z):
+def effective_rank(z: Tensor) -> float:
     r"""How many directions the codes really use: the exponential of the entropy of their singular values.
 
     .. math:: \exp\Bigl(-\sum_d p_d \log p_d\Bigr), \qquad p_d = \frac{s_d}{\sum_e s_e}
@@ -236,7 +257,7 @@ def effective_rank(z):
         >>> round(effective_rank(torch.cat([torch.eye(4), -torch.eye(4)])), 3)
         4.0
     """
-    require_finite("z", require_floating("z", z, 2, "(N, D)"))
+    _require_numbers("z", require_finite("z", require_floating("z", z, 2, "(N, D)")))
     z = z.cpu().double()
     size = z.abs().max()
     z = z - z.mean(0)
@@ -245,3 +266,28 @@ def effective_rank(z):
         return 0.0
     p = s / s.sum()
     return torch.exp(-torch.special.xlogy(p, p).sum()).item()
+
+
+def _require_module(name: str, value: nn.Module) -> None:
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(value).__name__}")
+
+
+def _require_numbers(name: str, value: Tensor) -> None:
+    if not values_at_hand(value):
+        raise ValueError(f"{name} lives where there are no numbers to look at, like the meta device")
+
+
+def _require_sets(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    for name, x in (("train_x", train_x), ("test_x", test_x)):
+        _require_numbers(name, require_finite(name, require_floating(name, x, 2, "(N, F)")))
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(f"train_x and test_x must have equal F, got {train_x.shape[1]} and {test_x.shape[1]}")
+    if train_x.dtype != test_x.dtype:
+        raise TypeError(f"train_x and test_x must have one dtype, got {train_x.dtype} and {test_x.dtype}")
+    train_y = require_labels("train_y", train_y, len(train_x))
+    test_y = require_labels("test_y", test_y, len(test_x))
+    require_same_device(train_x=train_x, test_x=test_x, train_y=train_y, test_y=test_y)
+    return at_least_float32(train_x), train_y, at_least_float32(test_x), test_y

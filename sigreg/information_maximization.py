@@ -8,15 +8,25 @@ Chapter 8 derives everything here. A critic T scores pairs of codes. Its *joint 
 This module is that bound and its relatives: on tables of scores, which serve for a discrete channel with its true
 probabilities and for a minibatch alike, and in closed form for Gaussian pairs.
 
-All quantities are in nats.
+All quantities are in nats. Half precision is computed and returned in float32, under autocast too.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from sigreg._validate import require_distribution, require_finite, require_floating
+from sigreg._precision import at_least_float32, without_autocast
+from sigreg._validate import (
+    require_between,
+    require_distribution,
+    require_finite,
+    require_floating,
+    require_same_device,
+)
 
 __all__ = ["donsker_varadhan", "info_nce_bound", "second_order_bound"]
 
@@ -29,16 +39,17 @@ __all__ = ["donsker_varadhan", "info_nce_bound", "second_order_bound"]
 class Terms:
     """The two terms of a lower bound on mutual information, scalars in nats; ``bound`` is their difference."""
 
-    joint: torch.Tensor
-    marginal: torch.Tensor
+    joint: Tensor
+    marginal: Tensor
 
     @property
-    def bound(self):
+    def bound(self) -> Tensor:
         """Joint term less marginal term."""
         return self.joint - self.marginal
 
 
-def donsker_varadhan(scores, joint=None, product=None):
+@without_autocast
+def donsker_varadhan(scores: Tensor, joint: Tensor | None = None, product: Tensor | None = None) -> Terms:
     r"""Donsker and Varadhan's bound for one critic, given as the table of its scores.
 
     .. math:: J(T) = \sum_{ij} P_{ij} T_{ij} - \log \sum_{ij} Q_{ij} e^{T_{ij}}
@@ -75,7 +86,8 @@ def donsker_varadhan(scores, joint=None, product=None):
     return Terms((joint * scores).sum(), marginal)
 
 
-def second_order_bound(scores, joint=None, product=None):
+@without_autocast
+def second_order_bound(scores: Tensor, joint: Tensor | None = None, product: Tensor | None = None) -> Terms:
     r"""The bound with its marginal term expanded to second order in the scores. No longer a bound on information.
 
     .. math:: J_2(T) = \mathrm{E}_P T - \mathrm{E}_Q T - \tfrac12 \operatorname{Var}_Q T, \qquad
@@ -106,7 +118,8 @@ def second_order_bound(scores, joint=None, product=None):
     return Terms((joint * scores).sum(), mean + variance / 2)
 
 
-def info_nce_bound(scores):
+@without_autocast
+def info_nce_bound(scores: Tensor) -> Tensor:
     r"""InfoNCE: Donsker and Varadhan's bound with a critic that the batch normalises, so that no marginal term is left.
 
     .. math:: \hat I = \frac1B \sum_i \log \frac{e^{T_{ii}}}{\frac1B \sum_j e^{T_{ij}}} \;\le\; \log B,
@@ -130,17 +143,18 @@ def info_nce_bound(scores):
     >>> info_nce_bound(50 * torch.eye(8)).item(), math.log(8)  # the cap
     (2.0794..., 2.0794...)
     """
-    _square(require_finite("scores", require_floating("scores", scores, 2, "(B, B)")))
+    scores = at_least_float32(require_finite("scores", require_floating("scores", scores, 2, "(B, B)")))
+    _square(scores)
     return math.log(len(scores)) + scores.log_softmax(1).diagonal().mean()
 
 
-def _square(scores):
+def _square(scores: Tensor) -> None:
     if scores.shape[0] != scores.shape[1] or len(scores) < 2:
         raise ValueError(f"scores of a minibatch must have shape (B, B) with B >= 2, got {tuple(scores.shape)}")
 
 
-def _tables(scores, joint, product):
-    require_finite("scores", require_floating("scores", scores, 2, "(m, n)"))
+def _tables(scores: Tensor, joint: Tensor | None, product: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    scores = at_least_float32(require_finite("scores", require_floating("scores", scores, 2, "(m, n)")))
     if joint is None:
         _square(scores)
         size = len(scores)
@@ -155,6 +169,8 @@ def _tables(scores, joint, product):
         if table.shape != scores.shape:
             raise ValueError(f"{name} must have the shape of scores, {tuple(scores.shape)}, got {tuple(table.shape)}")
         require_distribution(name, table, dim=(0, 1))
+        require_same_device(scores=scores, **{name: table})
+    joint = joint.to(torch.promote_types(joint.dtype, scores.dtype))
     if product is None:
         product = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     return scores, joint, product
@@ -165,7 +181,8 @@ def _tables(scores, joint, product):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def gaussian_critic(z, z_prime, correlation):
+@without_autocast
+def gaussian_critic(z: Tensor, z_prime: Tensor, correlation: float) -> Tensor:
     r"""The best critic for standard Gaussian pairs: the logarithm of the density ratio, for all pairs of two batches.
 
     .. math:: T^*(z, z') = \sum_d \frac{\rho z_d z'_d - \rho^2 (z_d^2 + z_d'^2) / 2}{1 - \rho^2}
@@ -194,12 +211,17 @@ def gaussian_critic(z, z_prime, correlation):
     require_floating("z_prime", z_prime, 2, "(B', D)")
     if z.shape[1] != z_prime.shape[1]:
         raise ValueError(f"z and z_prime must have the same width D, got {z.shape[1]} and {z_prime.shape[1]}")
-    rho, left = _correlation(correlation), 1 - correlation**2
+    if z.dtype != z_prime.dtype:
+        raise TypeError(f"z and z_prime must have one dtype, got {z.dtype} and {z_prime.dtype}")
+    require_same_device(z=z, z_prime=z_prime)
+    z, z_prime = at_least_float32(z), at_least_float32(z_prime)
+    rho = require_between("correlation", correlation, -1, 1)
+    left = 1 - rho**2
     squares = z.square().sum(1)[:, None] + z_prime.square().sum(1)[None]
     return (rho * z @ z_prime.T - rho**2 * squares / 2) / left - z.shape[1] * math.log(left) / 2
 
 
-def gaussian_bounds(correlation):
+def gaussian_bounds(correlation: float) -> dict[str, float]:
     r"""What one coordinate of a standard Gaussian pair gives to each quantity of Chapter 8, in nats.
 
     ========================  =============================================================================
@@ -228,7 +250,7 @@ def gaussian_bounds(correlation):
     >>> {name: round(value, 4) for name, value in gaussian_bounds(0.6).items()}
     {'information': 0.2231, 'bilinear': 0.1572, 'second_order': 0.18, 'half_chi_square': 0.2812}
     """
-    rho = _correlation(correlation)
+    rho = require_between("correlation", correlation, -1, 1)
     slope = 2 * rho / (1 + math.sqrt(1 + 4 * rho**2))  # the same root, without a division by zero at rho = 0
     return {
         "information": -math.log1p(-(rho**2)) / 2,
@@ -236,9 +258,3 @@ def gaussian_bounds(correlation):
         "second_order": rho**2 / 2,
         "half_chi_square": rho**2 / (1 - rho**2) / 2,
     }
-
-
-def _correlation(value):
-    if not -1 < value < 1:
-        raise ValueError(f"correlation must lie inside (-1, 1), got {value}")
-    return float(value)

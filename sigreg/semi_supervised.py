@@ -8,16 +8,40 @@ needs no label and a relevance that does,
 and every term of the loss of Chapter 5 stands for a piece of it: cross-entropy for the relevance, a rate from
 minibatch marginals for :math:`I(X;W|Y)` on the labelled images, SIGReg for the law of *all* codes (which fixes
 :math:`I(X;W)`, Chapter 5, Proposition 5.2), the distance of two views for what no label could ask for. Letters: B
-examples, D latent dimensions, C classes; all rates are in nats.
+examples, D latent dimensions, C classes; all rates are in nats. Half precision is computed and returned in float32.
+
+Under ``torch.distributed`` a loss is that of the batch of all processes together, unless ``sync=False``; every process
+must call it, their B may differ and may be 0. Value and gradient are as in :func:`sigreg.sliced_sigreg`.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from sigreg._validate import require_floating, require_labels
+from sigreg._distributed import from_first, gather_rows, shared_group
+from sigreg._precision import at_least_float32, without_autocast
+from sigreg._validate import (
+    require_between,
+    require_count,
+    require_finite,
+    require_floating,
+    require_generator,
+    require_labels,
+    require_positive,
+    require_same_device,
+    require_sharing,
+    require_weight,
+    values_at_hand,
+)
 from sigreg.gaussian_regularization import sliced_sigreg
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["class_sigreg", "sigreg_weight", "standard_code_rate"]
 
@@ -26,7 +50,7 @@ CURVATURE = math.sqrt(2 * math.pi) / (3 * math.sqrt(3))  # Proposition 5.8: SIGR
 # ---------------------------------------------------------------- what the law of the codes fixes
 
 
-def standard_code_rate(dim, sigma):
+def standard_code_rate(dim: int, sigma: float) -> float:
     r"""Rate of a code :math:`W = \mu(X) + \sigma \varepsilon` whose law is exactly N(0, I), in nats.
 
     .. math:: I(X;W) = h(W) - h(W|X) = D \log \frac1\sigma
@@ -53,14 +77,12 @@ def standard_code_rate(dim, sigma):
         >>> round(standard_code_rate(16, 0.3), 2)  # of which ten classes can use log 10 = 2.30
         19.26
     """
-    if dim < 1:
-        raise ValueError(f"dim must be at least 1, got {dim}")
-    if not 0 < sigma <= 1:
-        raise ValueError(f"sigma must lie in (0, 1], the noise being part of a code of variance 1, got {sigma}")
+    dim = require_count("dim", dim)
+    sigma = require_between("sigma", sigma, 0, 1, closed="]")  # the noise is part of a code of variance 1
     return -dim * math.log(sigma)
 
 
-def sigreg_weight(dim, count, nats=1.0):
+def sigreg_weight(dim: int, count: int, nats: float = 1.0) -> float:
     r"""The weight that makes SIGReg count a small error of scale as ``nats`` times KL(p(w) || N(0, I)).
 
     .. math:: \lambda = \mathrm{nats} \cdot \frac{D}{c N}, \qquad c = \frac{\sqrt{2\pi}}{3 \sqrt 3}
@@ -89,14 +111,21 @@ def sigreg_weight(dim, count, nats=1.0):
         >>> round(sigreg_weight(16, 256), 3)
         0.13
     """
-    if dim < 1 or count < 1:
-        raise ValueError(f"dim and count must be at least 1, got {dim} and {count}")
-    if not nats >= 0:
-        raise ValueError(f"nats must be 0 or more, got {nats}")
-    return nats * dim / (CURVATURE * count)
+    dim, count = require_count("dim", dim), require_count("count", count)
+    return require_weight("nats", nats) * dim / (CURVATURE * count)
 
 
-def class_sigreg(w, responsibilities, scale, directions, generator=None):
+@without_autocast
+def class_sigreg(
+    w: Tensor,
+    responsibilities: Tensor,
+    scale: float,
+    directions: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""SIGReg given the class: the codes of each class shall be Gaussian about the mean of the class.
 
     .. math:: \mathrm{SIGReg}\Bigl(\frac{w_i - m_{k_i}}{s}\Bigr), \qquad k_i \sim r_i, \qquad
@@ -109,8 +138,9 @@ def class_sigreg(w, responsibilities, scale, directions, generator=None):
         w: codes, (B, D), floating.
         responsibilities: r, probabilities of the classes, (B, C).
         scale: s, the standard deviation within a class.
-        directions: unit vectors, (M, D).
+        directions: unit vectors, (M, D), the same on every process.
         generator: torch.Generator on the CPU for the classes; by default the global one.
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar tensor; about 1 where every class is Gaussian with standard deviation s.
@@ -133,19 +163,36 @@ def class_sigreg(w, responsibilities, scale, directions, generator=None):
         >>> 0.3 < value < 3
         tensor(True)
     """
-    require_floating("w", w, 2, "(B, D)")
-    require_floating("responsibilities", responsibilities, 2, "(B, C)")
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    w = at_least_float32(require_floating("w", w, 2, "(B, D)", empty=shared is not None))
+    require_floating("responsibilities", responsibilities, 2, "(B, C)", empty=shared is not None)
+    require_finite("responsibilities", responsibilities)
     if len(responsibilities) != len(w):
         raise ValueError(f"responsibilities must have one row a code, {len(w)}, got {len(responsibilities)}")
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
-    r = responsibilities.detach()
-    means = (r.T @ w.detach()) / r.sum(0).clamp_min(1e-6)[:, None]
-    classes = torch.multinomial(r.cpu(), 1, generator=generator)[:, 0].to(w.device)
-    return sliced_sigreg((w - means[classes]) / scale, directions)
+    scale = require_positive("scale", scale)
+    require_floating("directions", directions, 2, "(M, D)")
+    require_same_device(w=w, responsibilities=responsibilities, directions=directions)
+    require_generator("generator", generator)
+    own = responsibilities.detach().to(w.dtype)
+    if values_at_hand(own) and ((own < 0).any() or (own.sum(1) <= 0).any()):
+        raise ValueError("responsibilities must be 0 or more, and some entry of every row positive: use a softmax")
+    (r, start), everyone = gather_rows(own, shared), gather_rows(w.detach(), shared)[0]
+    means = (r.T @ everyone) / r.sum(0).clamp_min(1e-6)[:, None]
+    classes = from_first(torch.multinomial(r.cpu(), 1, generator=generator)[:, 0].to(w.device), shared)
+    about = means[classes[start : start + len(w)]]
+    return sliced_sigreg((w - about) / scale, directions, sync=sync, group=group)
 
 
-def consistency_loss(weak_logits, strong_logits, threshold=0.9):
+@without_autocast
+def consistency_loss(
+    weak_logits: Tensor,
+    strong_logits: Tensor,
+    threshold: float = 0.9,
+    *,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""Cross-entropy of a strong view against the label that the weak view is sure of.
 
     .. math:: \frac1B \sum_i \mathbf 1[\max_y q(y|w_i) > \tau]\, \bigl(-\log q(\hat y_i | w'_i)\bigr), \qquad
@@ -156,6 +203,7 @@ def consistency_loss(weak_logits, strong_logits, threshold=0.9):
     Args:
         weak_logits, strong_logits: scores of two views of the same images, (B, C).
         threshold: :math:`\tau` in [0, 1).
+        sync, group: how processes share, see the head of the module.
 
     Returns:
         Scalar tensor, nats.
@@ -175,18 +223,21 @@ def consistency_loss(weak_logits, strong_logits, threshold=0.9):
         >>> consistency_loss(sure, torch.zeros(1, 2)), consistency_loss(unsure, torch.zeros(1, 2))
         (tensor(0.6931), tensor(0.))
     """
-    require_floating("weak_logits", weak_logits, 2, "(B, C)")
-    require_floating("strong_logits", strong_logits, 2, "(B, C)")
+    require_sharing(sync, group)
+    shared = shared_group(sync, group)
+    for name, logits in (("weak_logits", weak_logits), ("strong_logits", strong_logits)):
+        require_floating(name, logits, 2, "(B, C)", empty=shared is not None)
     if weak_logits.shape != strong_logits.shape:
         raise ValueError(f"the two must have one shape, got {tuple(weak_logits.shape)}, {tuple(strong_logits.shape)}")
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold must lie in [0, 1), got {threshold}")
-    sure, label = weak_logits.detach().softmax(1).max(1)
-    return ((sure > threshold) * F.cross_entropy(strong_logits, label, reduction="none")).mean()
+    require_same_device(weak_logits=weak_logits, strong_logits=strong_logits)
+    threshold = require_between("threshold", threshold, 0, 1, closed="[")
+    sure, label = at_least_float32(weak_logits.detach()).softmax(1).max(1)
+    loss = F.cross_entropy(at_least_float32(strong_logits), label, reduction="none")
+    return gather_rows((sure > threshold) * loss, shared)[0].mean()
 
 
 @torch.no_grad()
-def variance_between(w, labels):
+def variance_between(w: Tensor, labels: Tensor) -> float:
     r"""Share of the codes' variance that lies between the class means: 0 for one cloud, 1 for C points.
 
     .. math:: \frac{\sum_y n_y |m_y - m|^2}{\sum_i |w_i - m|^2}
@@ -212,11 +263,11 @@ def variance_between(w, labels):
         >>> round(variance_between(w, torch.tensor([0, 0, 1, 1])), 4)  # 100 / 104
         0.9615
     """
-    require_floating("w", w, 2, "(N, D)")
-    require_labels("labels", labels, len(w))
+    require_finite("w", require_floating("w", w, 2, "(N, D)"))
+    labels = require_labels("labels", labels, len(w))
     w = w.cpu().double()
     w = w - w.mean(0)
-    member = F.one_hot(labels.cpu()).double()
+    member = F.one_hot(torch.unique(labels.cpu(), return_inverse=True)[1]).double()
     size = member.sum(0)
     means = (member.T @ w) / size.clamp_min(1)[:, None]
     total = w.square().sum().item()

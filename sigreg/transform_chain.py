@@ -6,13 +6,26 @@ squared modulus of a complex Gaussian (route ``"complex"``, dimension 2C) or thr
 ``"quantile"``, dimension C). Entropies are in nats.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from sigreg._validate import require_distribution, require_finite, require_floating
+from sigreg._validate import (
+    require_choice,
+    require_count,
+    require_distribution,
+    require_finite,
+    require_floating,
+    require_generator,
+    require_same_device,
+    values_at_hand,
+)
 
 __all__ = [
     "entropy_ledger",
@@ -29,7 +42,7 @@ _ROUTES = ("complex", "quantile")
 _EULER = 0.57721566490153286061  # Euler's constant gamma
 
 
-def _require_rows(name, value, least=2):
+def _require_rows(name: str, value: Tensor, least: int = 2) -> Tensor:
     """Return ``value`` if it is a finite floating tensor (..., C) with C at least ``least``."""
     require_floating(name, value, range(1, 65), "(..., C)")
     if value.shape[-1] < least:
@@ -37,14 +50,12 @@ def _require_rows(name, value, least=2):
     return require_finite(name, value)
 
 
-def _require_route(route):
-    if route not in _ROUTES:
-        raise ValueError(f"route must be one of {_ROUTES}, got {route!r}")
+def _require_route(route: str) -> None:
+    require_choice("route", route, _ROUTES)
 
 
-def _require_classes(n_classes):
-    if isinstance(n_classes, bool) or not isinstance(n_classes, int):
-        raise TypeError(f"n_classes must be an int, got {type(n_classes).__name__}")
+def _require_classes(n_classes: int) -> int:
+    n_classes = require_count("n_classes", n_classes, -(2**63))
     if n_classes < 2:
         raise ValueError(f"n_classes must be at least 2, got {n_classes}: one class needs no prediction")
     return n_classes
@@ -53,7 +64,9 @@ def _require_classes(n_classes):
 # Simplex -> orthant -------------------------------------------------------------------------------------
 
 
-def flat_dirichlet(n, n_classes, generator=None, dtype=torch.float64):
+def flat_dirichlet(
+    n: int, n_classes: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
+) -> Tensor:
     r"""Points drawn uniformly from the probability simplex.
 
     The C gaps between 0, C - 1 sorted uniform numbers, and 1. No exponential is drawn, so that checks of the
@@ -79,15 +92,18 @@ def flat_dirichlet(n, n_classes, generator=None, dtype=torch.float64):
     >>> p.shape, bool((p >= 0).all()), bool(torch.allclose(p.sum(-1), torch.ones(5, dtype=p.dtype)))
     (torch.Size([5, 3]), True, True)
     """
-    _require_classes(n_classes)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    n_classes, n = _require_classes(n_classes), require_count("n", n)
+    require_generator("generator", generator)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
     cuts = torch.rand(n, n_classes - 1, generator=generator, dtype=torch.float64).sort(dim=-1).values
     ends = torch.zeros(n, 1, dtype=torch.float64)
     return torch.cat([ends, cuts, ends + 1], dim=-1).diff(dim=-1).to(dtype)
 
 
-def simplex_to_orthant(p, generator=None, total=None):
+def simplex_to_orthant(
+    p: Tensor, generator: torch.Generator | None = None, total: Tensor | None = None
+) -> Tensor:
     r"""Lift points of the simplex to the positive orthant: E = S p with a radius S independent of p.
 
     .. math:: E = S\,p, \qquad S \sim \mathrm{Gamma}(C, 1).
@@ -119,6 +135,7 @@ def simplex_to_orthant(p, generator=None, total=None):
     tensor([2., 3., 5.], dtype=torch.float64)
     """
     require_distribution("p", _require_rows("p", p))
+    require_generator("generator", generator)
     if total is None:
         # -log(1 - U) in double precision: the same numbers on every platform, and a tail that is not cut off early.
         parts = -torch.log1p(-torch.rand(p.shape, dtype=torch.float64, generator=generator))
@@ -127,13 +144,15 @@ def simplex_to_orthant(p, generator=None, total=None):
         if not isinstance(total, torch.Tensor) or total.shape != p.shape[:-1]:
             came = tuple(total.shape) if isinstance(total, torch.Tensor) else type(total).__name__
             raise ValueError(f"total must be a tensor of shape {tuple(p.shape[:-1])}, got {came}")
+        require_floating("total", total, total.ndim, str(tuple(p.shape[:-1])))
         require_finite("total", total)
-        if (total <= 0).any():
+        require_same_device(p=p, total=total)
+        if values_at_hand(total) and (total <= 0).any():
             raise ValueError(f"total must be positive, got {total.min().item():.3g}")
     return total.unsqueeze(-1) * p
 
 
-def orthant_to_simplex(e):
+def orthant_to_simplex(e: Tensor) -> Tensor:
     r"""Return to the simplex: p = E / sum(E).
 
     .. math:: p_i = E_i \Big/ \sum_j E_j .
@@ -158,15 +177,15 @@ def orthant_to_simplex(e):
     """
     _require_orthant(e)
     largest = e.detach().amax(-1, keepdim=True)  # any constant cancels, so no gradient is owed to it
-    if (largest == 0).any():
+    if values_at_hand(largest) and (largest == 0).any():
         raise ValueError("e has a row of zeros, which has no direction: every row needs a positive entry")
     scaled = e / largest
     return scaled / scaled.sum(-1, keepdim=True)
 
 
-def _require_orthant(e, least=2):
+def _require_orthant(e: Tensor, least: int = 2) -> None:
     _require_rows("e", e, least)
-    if (e < 0).any():
+    if values_at_hand(e) and (e < 0).any():
         raise ValueError(f"e must be non-negative, got {e.min().item():.3g}")
 
 
@@ -177,7 +196,7 @@ class _QuantileMap(torch.autograd.Function):
     """z with -log Phi(-z) = e, entry by entry; backward by the Mills ratio, itself differentiable."""
 
     @staticmethod
-    def forward(ctx, e):
+    def forward(ctx: Any, e: Tensor) -> Tensor:
         # Phi(z) = 1 - exp(-e). Use whichever tail is small, so that no digit is lost to 1 - something.
         left, right = torch.special.ndtri(-torch.expm1(-e)), -torch.special.ndtri(torch.exp(-e))
         # exp(-e) underflows at 103 (float32) or 745 (float64); beyond 50 solve log Phi(-z) = -e instead, from
@@ -192,7 +211,7 @@ class _QuantileMap(torch.autograd.Function):
         return z
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         return grad * _mills_ratio(z)
 
@@ -201,22 +220,24 @@ class _QuantileReturn(torch.autograd.Function):
     """-log Phi(-z): log_ndtr with a backward that holds where its own, at |z| above 1e4, no longer does."""
 
     @staticmethod
-    def forward(ctx, z):
+    def forward(ctx: Any, z: Tensor) -> Tensor:
         ctx.save_for_backward(z)
         return -torch.special.log_ndtr(-z)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
         return grad / _mills_ratio(z)
 
 
-def _mills_ratio(z):
+def _mills_ratio(z: Tensor) -> Tensor:
     """(1 - Phi(z)) / phi(z), which is dz/dE on the quantile route; erfcx keeps its digits in both tails."""
     return math.sqrt(math.pi / 2) * torch.special.erfcx(z / math.sqrt(2))
 
 
-def orthant_to_gaussian(e, route="complex", generator=None):
+def orthant_to_gaussian(
+    e: Tensor, route: Literal["complex", "quantile"] = "complex", generator: torch.Generator | None = None
+) -> Tensor:
     r"""Turn exponential coordinates into Gaussian ones, by either exact route.
 
     .. math::
@@ -254,13 +275,14 @@ def orthant_to_gaussian(e, route="complex", generator=None):
     """
     _require_route(route)
     _require_orthant(e, least=1)
+    require_generator("generator", generator)
     work = torch.promote_types(e.dtype, torch.float32)  # half precision has no ndtri, and few phases
     if route == "complex":
         phase = 2 * math.pi * torch.rand(e.shape, dtype=work, generator=generator).to(e.device)
         radius = math.sqrt(2) * e.to(work).sqrt()
         pair = torch.stack([radius * phase.cos(), radius * phase.sin()], dim=-1)  # (..., C, 2)
         return pair.flatten(-2).to(e.dtype)
-    if (e == 0).any():
+    if values_at_hand(e) and (e == 0).any():
         raise ValueError(
             f"e has {int((e == 0).sum())} zero entries, which the quantile route sends to minus infinity: "
             "use e.clamp_min(torch.finfo(e.dtype).tiny)"
@@ -268,7 +290,7 @@ def orthant_to_gaussian(e, route="complex", generator=None):
     return _QuantileMap.apply(e.to(work)).to(e.dtype)
 
 
-def gaussian_to_orthant(g, route="complex"):
+def gaussian_to_orthant(g: Tensor, route: Literal["complex", "quantile"] = "complex") -> Tensor:
     r"""Undo :func:`orthant_to_gaussian`: from Gaussian to exponential coordinates.
 
     .. math::
@@ -342,7 +364,7 @@ class EntropyLedger:
     quantile_stretch: LedgerRow
     quantile_gaussian: LedgerRow
 
-    def rows(self, route):
+    def rows(self, route: Literal["complex", "quantile"]) -> tuple[LedgerRow, ...]:
         """The lines of one route in order; the steps between two stages sum to the difference of the two."""
         _require_route(route)
         to_orthant = (self.simplex, self.radius, self.stretch, self.orthant)
@@ -351,12 +373,12 @@ class EntropyLedger:
         return (*to_orthant, self.quantile_stretch, self.quantile_gaussian)
 
     @property
-    def lift(self):
+    def lift(self) -> float:
         """The cost of leaving the simplex, h(E) - h(p) = C + log Gamma(C), in nats."""
         return self.n_classes + math.lgamma(self.n_classes)
 
 
-def entropy_ledger(n_classes):
+def entropy_ledger(n_classes: int) -> EntropyLedger:
     r"""Every entropy of the chain and every step between, in closed form.
 
     .. math::
@@ -393,10 +415,13 @@ def entropy_ledger(n_classes):
     digamma = torch.special.digamma(torch.tensor(c, dtype=torch.float64)).item()
     basis = (1.0, math.lgamma(c), digamma, math.log(2 * math.pi))
 
-    def row(symbol, formula, terms, dimension, is_stage=False):
-        terms = tuple(Fraction(t) for t in terms)
-        nats = math.fsum(float(t) * b for t, b in zip(terms, basis, strict=True))
-        return LedgerRow(symbol, formula, terms, nats, dimension, is_stage)
+    def row(
+        symbol: str, formula: str, terms: tuple[int | Fraction, ...], dimension: int, is_stage: bool = False
+    ) -> LedgerRow:
+        one, log_gamma, psi, log_2pi = (Fraction(t) for t in terms)
+        exact = (one, log_gamma, psi, log_2pi)
+        nats = math.fsum(float(t) * b for t, b in zip(exact, basis, strict=True))
+        return LedgerRow(symbol, formula, exact, nats, dimension, is_stage)
 
     half = Fraction(c, 2)
     return EntropyLedger(
@@ -417,7 +442,7 @@ def entropy_ledger(n_classes):
     )
 
 
-def label_simplex_information(n_classes):
+def label_simplex_information(n_classes: int) -> float:
     r"""What a flat Dirichlet on the label simplex can say about the label: I(Y; W) = log C - H_C + 1.
 
     .. math:: I(Y; W) = \log C - H_C + 1 \;\longrightarrow\; 1 - \gamma, \qquad H_C = \sum_{k=1}^C \tfrac1k ,
@@ -456,7 +481,7 @@ class EntropyEstimate:
     standard_error: float
 
 
-def knn_entropy(samples, k=3):
+def knn_entropy(samples: Tensor, k: int = 3) -> EntropyEstimate:
     r"""Differential entropy from nearest neighbours (Kozachenko and Leonenko).
 
     .. math::
@@ -488,8 +513,9 @@ def knn_entropy(samples, k=3):
     True
     """
     require_finite("samples", require_floating("samples", samples, 2, "(N, D)"))
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = require_count("k", k)
+    if not values_at_hand(samples):
+        raise ValueError("samples lives where there are no numbers to look at, like the meta device")
     if len(samples) < _PARTS * (k + 1):
         raise ValueError(f"samples needs at least {_PARTS * (k + 1)} rows for k = {k}, got {len(samples)}")
     x = samples.detach().double()
@@ -500,7 +526,7 @@ def knn_entropy(samples, k=3):
 _PARTS = 20  # the error of the standard error is then about one part in six
 
 
-def _knn_entropy(x, k):
+def _knn_entropy(x: Tensor, k: int) -> float:
     n, dim = x.shape
     radius = torch.cat([_kth_distance(block, x, k) for block in x.split(max(1, 2**22 // n))])
     if (radius == 0).any():
@@ -513,7 +539,7 @@ def _knn_entropy(x, k):
     return (dim * radius.log().mean() + psi[0] - psi[1]).item() + log_ball
 
 
-def _kth_distance(block, x, k):
+def _kth_distance(block: Tensor, x: Tensor, k: int) -> Tensor:
     # Differences, not matrix products: products lose the small distances, and only those count here.
     distance = torch.cdist(block, x, compute_mode="donot_use_mm_for_euclid_dist")
     return distance.topk(k + 1, largest=False).values[:, -1]  # each point is its own nearest neighbour

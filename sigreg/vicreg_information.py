@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import jacrev, vmap
 
-from sigreg._validate import require_finite, require_floating, require_labels
+from sigreg._precision import at_least_float32, without_autocast
+from sigreg._validate import (
+    require_count,
+    require_finite,
+    require_floating,
+    require_labels,
+    require_positive,
+    require_same_device,
+)
 from sigreg.joint_embedding import batch_covariance, covariance_term, variance_term
 from sigreg.transform_chain import EntropyEstimate
 
@@ -241,8 +249,7 @@ def mixture_entropy(mean, covariance, draws, generator):
     3.531
     """
     mean, factor, log_det = _require_mixture(mean, covariance)
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}: one has no spread")
+    draws = require_count("draws", draws, 2)  # one has no spread
     n, dim = mean.shape
     values = []
     for _ in range(draws):
@@ -301,8 +308,8 @@ def variance_covariance_entropy(z):
     >>> variance_covariance_entropy(z)  # log 2 pi e: as much as a standard Gaussian in two dimensions
     tensor(2.8379)
     """
-    dim = z.shape[-1]
-    return 0.5 * dim * LOG_2PI_E - dim * variance_term(z) - 0.25 * dim * covariance_term(z)
+    dim = require_floating("z", z, 2, "(N, D)").shape[1]
+    return 0.5 * dim * LOG_2PI_E - dim * variance_term(z, sync=False) - 0.25 * dim * covariance_term(z, sync=False)
 
 
 def logdet_error(n, dim):
@@ -333,7 +340,8 @@ def logdet_error(n, dim):
     >>> round(bias, 3), round(deviation, 3)
     (-1.082, 0.259)
     """
-    if not n > dim >= 1:
+    n, dim = require_count("n", n), require_count("dim", dim)
+    if n <= dim:
         raise ValueError(f"n must be more than dim, got n={n} and dim={dim}")
     half = (n - torch.arange(1, dim + 1, dtype=torch.float64)) / 2
     bias = 0.5 * (torch.special.digamma(half).sum().item() - dim * math.log((n - 1) / 2))
@@ -518,7 +526,8 @@ def probe_terms(codes, labels):
     views, n, dim = codes.shape
     if views < 2:
         raise ValueError(f"codes must hold at least two views, got shape {tuple(codes.shape)}")
-    require_labels("labels", labels, n)
+    labels = require_labels("labels", labels, n)
+    labels = torch.unique(labels, return_inverse=True)[1]  # ids may be large
     z = codes.double()
     radius = 1 + z.square().sum(-1).max().item()
     target = F.one_hot(labels).double()
@@ -584,8 +593,7 @@ def probe_bound(terms, n):
     >>> 0 < with_jitter <= bound
     True
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    n = require_count("n", n)
     kappa = math.sqrt(terms.radius)
     factor = (1 + kappa / math.sqrt(n)) ** 2
     labels = kappa * math.sqrt(n) / (n + 1) * terms.norm
@@ -617,9 +625,10 @@ def ridge_probe(z, labels, radius, classes):
             [ 0.5000, -0.5000]], dtype=torch.float64)
     """
     require_finite("z", require_floating("z", z, 2, "(n, D)"))
-    require_labels("labels", labels, len(z), classes)
-    if not radius > 0:
-        raise ValueError(f"radius must be positive, got {radius}")
+    classes = require_count("classes", classes)
+    labels = require_labels("labels", labels, len(z), classes)
+    radius = require_positive("radius", radius)
+    require_same_device(z=z, labels=labels)
     phi = F.pad(z.double(), (1, 0), value=1.0)
     gram = phi.T @ phi + math.sqrt(radius * len(z)) * torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device)
     return torch.linalg.solve(gram, phi.T @ F.one_hot(labels, classes).double()).T
@@ -630,6 +639,7 @@ def ridge_probe(z, labels, radius, classes):
 # ---------------------------------------------------------------------------------------------------------
 
 
+@without_autocast
 def sliced_moments(z, directions, *, square=True):
     r"""SIGReg with the first two moments of each slice in the place of Epps and Pulley's statistic.
 
@@ -657,15 +667,17 @@ def sliced_moments(z, directions, *, square=True):
     >>> sliced_moments(z, torch.eye(2))  # variances 2 and 0
     tensor(1.)
     """
-    require_floating("z", z, 2, "(N, D)")
+    z = _require_spread(z)
     require_floating("directions", directions, 2, "(M, D)")
     if directions.shape[1] != z.shape[1]:
         raise ValueError(f"directions must have shape (M, {z.shape[1]}), got {tuple(directions.shape)}")
-    slices = z @ directions.T
+    require_same_device(z=z, directions=directions)
+    slices = z @ directions.to(z.dtype).T
     spread = slices.var(0)
     return (slices.mean(0).square() + ((spread if square else spread.sqrt()) - 1).square()).mean()
 
 
+@without_autocast
 def slice_free_moments(z):
     r"""The limit of :func:`sliced_moments` for infinitely many slices: moment matching of VICReg's kind.
 
@@ -691,11 +703,18 @@ def slice_free_moments(z):
     >>> slice_free_moments(z)
     tensor(0.5000)
     """
-    require_floating("z", z, 2, "(N, D)")
+    z = _require_spread(z)
     dim = z.shape[1]
     excess = batch_covariance(z) - torch.eye(dim, dtype=z.dtype, device=z.device)
     spread = 2 * excess.square().sum() + excess.trace().square()
     return z.mean(0).square().sum() / dim + spread / (dim * (dim + 2))
+
+
+def _require_spread(z):
+    z = at_least_float32(require_floating("z", z, 2, "(N, D)"))
+    if len(z) < 2:
+        raise ValueError(f"z must have at least 2 rows, got shape {tuple(z.shape)}: one code has no spread")
+    return z
 
 
 def _require_evaluation(network):

@@ -5,10 +5,19 @@ import math
 import torch
 import torch.nn.functional as F
 
+from sigreg._distributed import gather_rows, shared_group
+from sigreg._validate import (
+    require_between,
+    require_choice,
+    require_count,
+    require_positive,
+    require_sharing,
+    require_weight,
+)
 from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, pairwise_rate, variational_ceb_rate, vib_rate
 from sigreg.gaussian_regularization import random_directions, sliced_sigreg
 from sigreg.lab.models import network_dim
-from sigreg.self_supervised import lejepa_loss, view_prediction_rate
+from sigreg.self_supervised import view_prediction_loss, view_prediction_rate
 from sigreg.semi_supervised import class_sigreg, consistency_loss
 
 RATES = {
@@ -75,14 +84,14 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
     stopped and resumed, or split among processes, sees the same ones.
 
     Args:
-        weight, sigma, num_slices, noise: as in :func:`lejepa_loss`.
+        weight, sigma, num_slices, noise: as in :func:`sigreg.view_prediction_loss`.
         seed: of slices and noise.
 
     Returns:
         Function of ``(network, batch)``, a dictionary of scalars.
 
     Raises:
-        As :func:`lejepa_loss`, when it is called.
+        As :func:`sigreg.view_prediction_loss`, when it is called.
 
     Derived in:
         Chapter 6, Proposition 6.3.
@@ -102,7 +111,7 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
         *views, _, step = batch
         generator = step_generator(seed, step)
         z = network(*views)
-        return lejepa_loss(z, generator, weight=weight, sigma=sigma, num_slices=num_slices, noise=noise)
+        return view_prediction_loss(z, generator, weight=weight, sigma=sigma, num_slices=num_slices, noise=noise)
 
     return loss
 
@@ -120,6 +129,8 @@ def semi_supervised_objective(
     threshold=0.9,
     num_slices=64,
     seed=0,
+    sync=True,
+    group=None,
 ):
     r"""The loss of Chapter 5 as :func:`sigreg.lab.fit.fit` wants it, for :class:`CodeClassifier`.
 
@@ -127,7 +138,9 @@ def semi_supervised_objective(
         + \lambda\, \mathrm{SIGReg}(w)_{\text{all}}
         + \alpha\, \Bigl[\frac{|\mu - \mu'|^2}{2\sigma^2}\Bigr]_{\text{views}} + \kappa\, [\text{consistency}]
 
-    Noise and slices of a step come from a generator seeded by ``seed`` and the step's number.
+    Noise and slices of a step come from a generator seeded by ``seed`` and the step's number. Under
+    ``torch.distributed`` the loss is that of the batch of all processes together, and the noise of a code is what one
+    process would have drawn for it.
 
     Args:
         sigma: standard deviation of the code's noise.
@@ -142,6 +155,7 @@ def semi_supervised_objective(
         threshold: of the consistency loss.
         num_slices: M.
         seed: of noise and slices.
+        sync, group: how processes share, as in :func:`sigreg.sliced_sigreg`.
 
     Returns:
         Function of ``(network, batch)``, a dictionary of scalars: ``"loss"`` and the terms in use.
@@ -169,31 +183,42 @@ def semi_supervised_objective(
         >>> sorted(history[0])
         ['cross_entropy', 'loss', 'sigreg', 'views']
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    require_positive("sigma", sigma)
+    require_count("num_slices", num_slices)
+    require_between("threshold", threshold, 0, 1, closed="[")
+    require_sharing(sync, group)
+    if class_scale is not None:
+        require_positive("class_scale", class_scale)
     weights = {"labelled": labelled, "rate": rate, "sigreg": sigreg, "views": views, "consistency": consistency}
     for name, weight in weights.items():
-        if not weight >= 0:
-            raise ValueError(f"{name} must be 0 or more, got {weight}")
-    if scored not in ("all", "labelled", "unlabelled"):
-        raise ValueError(f"scored must be 'all', 'labelled' or 'unlabelled', got {scored!r}")
+        require_weight(name, weight)
+    require_choice("scored", scored, ("all", "labelled", "unlabelled"))
 
     def loss(network, batch):
         view, labels, weak, strong, step = batch
+        shared = shared_group(sync, group)
         known, pairs = len(view), len(weak)
-        if not pairs and (views or consistency or (sigreg and scored != "labelled")):
+        first_known, all_known = _place(known, shared, view)
+        first_pair, all_pairs = _place(pairs, shared, view)
+        if not all_pairs and (views or consistency or (sigreg and scored != "labelled")):
             raise ValueError("views, consistency and SIGReg on unlabelled codes need unlabelled images in the batch")
         generator = step_generator(seed, step)
         images = torch.cat([view, weak, strong])
-        noise = sigma * torch.randn(len(images), network_dim(network), generator=generator)
+        drawn = torch.randn(all_known + 2 * all_pairs, network_dim(network), generator=generator)
+        drawn = drawn.split([all_known, all_pairs, all_pairs])  # for the whole batch: each process takes its rows
+        firsts, counts = (first_known, first_pair, first_pair), (known, pairs, pairs)
+        noise = sigma * torch.cat([part[i : i + n] for part, i, n in zip(drawn, firsts, counts, strict=True)])
         code = network(images, noise.to(images))
         parts = code.w.split([known, pairs, pairs])
         logits = code.logits.split([known, pairs, pairs])
         means = code.mean.split([known, pairs, pairs])
-        found = {"cross_entropy": F.cross_entropy(logits[0], labels)}
+        surprise = F.cross_entropy(logits[0], labels, reduction="none")
+        found = {"cross_entropy": gather_rows(surprise, shared)[0].mean()}
         total = labelled * found["cross_entropy"]
         if rate:
-            found["rate"] = pairwise_rate(means[0], torch.full_like(means[0], math.log(sigma)), labels)
+            found["rate"] = pairwise_rate(
+                means[0], torch.full_like(means[0], math.log(sigma)), labels, sync=sync, group=group
+            )
             total = total + rate * found["rate"]
         if sigreg:
             sets = {"all": [[0, 1], [2]], "labelled": [[0]], "unlabelled": [[1], [2]]}[scored]
@@ -205,21 +230,27 @@ def semi_supervised_objective(
             for members in sets:
                 w = torch.cat([parts[k] for k in members])
                 if class_scale is None:
-                    values.append(sliced_sigreg(w, directions))
+                    values.append(sliced_sigreg(w, directions, sync=sync, group=group))
                 else:
                     belief = torch.cat([beliefs[k] for k in members])
-                    values.append(class_sigreg(w, belief, class_scale, directions, generator))
+                    values.append(class_sigreg(w, belief, class_scale, directions, generator, sync=sync, group=group))
             found["sigreg"] = torch.stack(values).mean()
             total = total + sigreg * found["sigreg"]
         if views:
-            found["views"] = view_prediction_rate(torch.stack(means[1:]), sigma)
+            found["views"] = view_prediction_rate(torch.stack(means[1:]), sigma, sync=sync, group=group)
             total = total + views * found["views"]
         if consistency:
-            found["consistency"] = consistency_loss(logits[1], logits[2], threshold)
+            found["consistency"] = consistency_loss(logits[1], logits[2], threshold, sync=sync, group=group)
             total = total + consistency * found["consistency"]
         return {"loss": total, **found}
 
     return loss
+
+
+def _place(rows, shared, like):
+    """Where this process's rows stand among those of all, and how many all have."""
+    everyone, start = gather_rows(torch.zeros(rows, device=like.device), shared)
+    return start, len(everyone)
 
 
 def step_generator(seed, step):

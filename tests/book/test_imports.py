@@ -69,7 +69,7 @@ print(sigreg.SIGReg(num_slices=8)(z) > 0, sigreg.effective_rank(z) > 3)
     assert done.returncode == 0 and done.stdout.split() == ["tensor(True)", "True"], done.stderr
 
 
-@pytest.mark.parametrize("old, new", [("info_nce", "info_nce_bound"), ("self_supervised_loss", "lejepa_loss")])
+@pytest.mark.parametrize("old, new", [("info_nce", "info_nce_bound"), ("self_supervised_loss", "view_prediction_loss")])
 def test_an_old_name_works_and_warns(old, new):
     import sigreg
 

@@ -1,5 +1,6 @@
 """Every snippet of book/use_sigreg.md runs, in order, and does what the page says."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -46,6 +47,11 @@ def test_snippets_run_in_order(capsys, monkeypatch, tmp_path):
     assert float(re.search(r"held out: ([\d.]+)", printed)[1]) < 8
     z = page["encoder"](page["two_views"]())
     assert (z[0] - z[1]).square().mean() < 0.5 * z[0].var(0).mean()  # and the views agree
+    each, together = (float(x) for x in re.search(r"each step: ([\d.]+), all together: ([\d.]+)", printed).groups())
+    assert each < 2 < together  # collapse in time shows in one reading only
+    assert "['loss', 'sigreg', 'views']" not in printed and "['invariance', 'loss', 'sigreg', 'views']" in printed
+    if importlib.util.find_spec("transformers"):
+        assert page["trainer_class"]().compute_loss
     assert not list(tmp_path.iterdir())  # no snippet left a file
 
 

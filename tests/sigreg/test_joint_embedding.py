@@ -268,9 +268,10 @@ def test_bad_codes_are_named(name):
         loss(good.long(), good)
     with pytest.raises(ValueError, match="must have shape"):
         loss(good[0], good)
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        loss(good[:1], good[:1])
-    with pytest.raises(ValueError, match=r"must have one shape \(B, D\), got \(4, 3\) and \(4, 2\)"):
+    if loss not in (je.nt_xent_loss, je.negative_cosine):  # defined for one image
+        with pytest.raises(ValueError, match="at least 2 rows"):
+            loss(good[:1], good[:1])
+    with pytest.raises(ValueError, match=r"must have one shape \(\.\.\., B, D\), got \(4, 3\) and \(4, 2\)"):
         loss(good, good[:, :2])
     with pytest.raises(TypeError, match="must have one dtype"):
         loss(good, good.double())
@@ -282,7 +283,7 @@ def test_bad_settings_are_named():
         je.nt_xent_loss(z, z, temperature=0)
     with pytest.raises(ValueError, match="sigma must be positive"):
         je.pairwise_entropy(z, sigma=-1.0)
-    with pytest.raises(ValueError, match="bound must be 'upper' or 'lower', got 'middle'"):
+    with pytest.raises(ValueError, match="bound must be one of 'upper', 'lower', got 'middle'"):
         je.pairwise_entropy(z, bound="middle")
     with pytest.raises(TypeError, match="floor must be a number"):
         je.logdet_entropy(z, floor="small")

@@ -15,7 +15,7 @@ from sigreg.lab.fit import fit
 from sigreg.lab.models import ConvEncoder, ViewNetwork
 from sigreg.lab.objectives import lejepa_objective
 from sigreg.lab.views import BACKGROUND, random_views
-from sigreg.self_supervised import lejepa_loss, view_prediction_rate
+from sigreg.self_supervised import view_prediction_loss, view_prediction_rate
 
 STILL = {"scale": (1, 1), "ratio": 1, "flip": 0, "degrees": 0, "intensity": 0}
 
@@ -180,7 +180,7 @@ def test_only_lambda_times_the_noise_variance_matters():
     z = torch.randn(2, 64, 4, generator=seeded(), requires_grad=True)
     gradients = []
     for weight, sigma in ((0.9, 1.0), (3.6, 0.5), (90.0, 0.1)):
-        loss = lejepa_loss(z, seeded(1), weight=weight, sigma=sigma)["loss"]
+        loss = view_prediction_loss(z, seeded(1), weight=weight, sigma=sigma)["loss"]
         gradients.append(torch.autograd.grad(loss * sigma**2, z)[0])
     torch.testing.assert_close(gradients[0], gradients[1])
     torch.testing.assert_close(gradients[0], gradients[2], atol=1e-5, rtol=1e-4)
@@ -188,13 +188,13 @@ def test_only_lambda_times_the_noise_variance_matters():
 
 def test_parts_of_the_loss():
     z = 0.5 * torch.randn(2, 100, 6, generator=seeded(), dtype=torch.float64)
-    found = lejepa_loss(z, seeded(), weight=2.0, sigma=0.5, num_slices=None)
+    found = view_prediction_loss(z, seeded(), weight=2.0, sigma=0.5, num_slices=None)
     torch.testing.assert_close(found["loss"], found["rate"] + 2 * found["sigreg"])
     torch.testing.assert_close(found["sigreg"], slice_free_sigreg(z))
-    noisy = lejepa_loss(z, seeded(), weight=2.0, sigma=math.sqrt(0.75), num_slices=None, noise=True)
+    noisy = view_prediction_loss(z, seeded(), weight=2.0, sigma=math.sqrt(0.75), num_slices=None, noise=True)
     assert noisy["sigreg"] < 2 < 5 < found["sigreg"]  # 0.25 + 0.75 = 1: the noise fills up the law
     with pytest.raises(ValueError, match="weight"):
-        lejepa_loss(z, weight=-1.0)
+        view_prediction_loss(z, weight=-1.0)
     with pytest.raises(ValueError, match="sigma"):
         view_prediction_rate(z, 0.0)
     with pytest.raises(ValueError, match="two views"):

@@ -1,0 +1,31 @@
+"""Numbers are computed in float32 at least, whatever dtype the codes have and whether autocast is on or not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def at_least_float32(z: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return z if z.dtype in (torch.float32, torch.float64) else z.float()
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with autocast off for the device of its first tensor: no product of it runs in half precision."""
+
+    @functools.wraps(function)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        device = next((t.device.type for t in tensors), "cpu")
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+            return function(*args, **kwargs)
+
+    return computed

@@ -1,0 +1,75 @@
+"""A user's type checker reads the package: right calls pass a strict check, wrong ones are caught."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+RIGHT = """
+from __future__ import annotations
+import torch
+from torch import Tensor
+import sigreg
+
+z: Tensor = torch.randn(2, 16, 4)
+y: Tensor = torch.arange(16)
+loss: Tensor = sigreg.vicreg_loss(z[0], z[1], invariance=10.0, sync=False)
+entropy: Tensor = sigreg.pairwise_entropy(z[0], bound="lower")
+terms: dict[str, Tensor] = sigreg.lejepa_loss(z, None, torch.Generator(), weight=0.05)
+rate: Tensor = sigreg.minibatch_rate(z[0], z[0], z[1], y)
+lower, upper = sigreg.pairwise_rate_bounds(z[0], z[1])
+total: Tensor = sigreg.bottleneck_loss(z[0], y, rate, 0.5) + lower + upper
+learned: Tensor = sigreg.nt_xent_loss(z[0], z[1], temperature=torch.tensor(0.1))
+nats: float = sigreg.held_out_information(z[0], z[0], z[1], y).rate
+accuracy: float = sigreg.knn_accuracy(z[0], y, z[1], y)
+bound: Tensor = sigreg.donsker_varadhan(z[0]).bound
+entropies: float = sigreg.entropy_ledger(4).lift
+"""
+
+WRONG = """
+from __future__ import annotations
+import torch
+import sigreg
+
+z = torch.randn(2, 16, 4)
+sigreg.vicreg_loss(z[0])
+sigreg.vicreg_loss(z[0], z[1], invariance="much")
+sigreg.pairwise_entropy(z[0], bound="middle")
+sigreg.lejepa_loss(z, weight=None)
+sigreg.minibatch_rate(z[0], z[0], z[1], labels=[0, 1])
+sigreg.nt_xent_loss(z[0], z[1], temperature="warm")
+sigreg.view_prediction_loss(z, weight=1.0, num_slices="many")
+sigreg.knn_accuracy(z[0], z[0], z[1], z[1], k="five")
+sigreg.byol_loss(z[0], z[0], z[1], z[1], group="world")
+sigreg.entropy_ledger("four")
+sigreg.effective_rank(z[0]).item()
+sigreg.donsker_varadhan(z[0]).bounds
+"""
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory):
+    pytest.importorskip("mypy")
+    folder = tmp_path_factory.mktemp("types")
+    (folder / "right.py").write_text(RIGHT)
+    (folder / "wrong.py").write_text(WRONG)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "right.py", "wrong.py"]
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}  # an installation in place is not found without it
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout
+
+
+def test_the_wheel_says_that_it_is_typed():
+    assert (ROOT / "sigreg" / "py.typed").exists()
+    assert 'sigreg = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_right_calls_pass_and_wrong_ones_are_caught(check):
+    assert "Success" not in check and "right.py" not in check, check
+    caught = {int(line) for line in re.findall(r"wrong\.py:(\d+): error", check)}
+    calls = {number for number, line in enumerate(WRONG.splitlines(), 1) if line.startswith("sigreg.")}
+    assert caught == calls, check

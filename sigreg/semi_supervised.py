@@ -11,7 +11,8 @@ minibatch marginals for :math:`I(X;W|Y)` on the labelled images, SIGReg for the 
 examples, D latent dimensions, C classes; all rates are in nats. Half precision is computed and returned in float32.
 
 Under ``torch.distributed`` a loss is that of the batch of all processes together, unless ``sync=False``; every process
-must call it, their B may differ and may be 0. Value and gradient are as in :func:`sigreg.sliced_sigreg`.
+must call it, their B may differ and may be 0. Value and gradient are as in
+:func:`sigreg.gaussian_regularization.sliced_sigreg`.
 """
 
 from __future__ import annotations

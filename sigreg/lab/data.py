@@ -328,7 +328,7 @@ def _download(folder: Path, searched: list[Path]) -> Path:
     return folder
 
 
-def write_subset(folder: Path = EMBEDDED) -> dict[str, _File]:
+def write_subset(folder: Path = EMBEDDED) -> dict:
     """Draw the embedded subset from the whole set and write it as four idx.gz files; returns their sizes and md5.
 
     Within each class the images are drawn without replacement with one fixed seed, and keep the order of the whole

@@ -14,6 +14,7 @@ import torch
 TINY = 1e-300  # stands for zero inside logarithms; the solver works in float64
 FINEST = 1 << 25  # numbers in the largest code to start from: of more than 5800 inputs a cover starts, the search adds
 NEWTON = 3000  # inputs up to which Newton's step, with its (X, X) matrix, is worth it
+WORK = 1e12  # most multiplications for one beta, about: a minute or two on one core; then the gap stays what it is
 CHUNK = 1 << 19  # numbers in the largest temporary of a search on a CPU: 4 MB, which stays in its cache
 CHUNK_CUDA = 1 << 25
 
@@ -203,14 +204,20 @@ def finest(source, beta, size):
 
 
 def solve_one(source, beta, weight, q, starts, limit, max_rounds):
-    """Rounds of descent and search at one beta, until the search finds no G above exp(limit)."""
+    """Rounds of descent and search at one beta, until no G above exp(limit) is found, or for as long as allowed.
+
+    A round with K words for X inputs takes about 100 K^2 X multiplications, most of them for the weights.
+    """
+    spent = 0.0
     weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 1000)
     for round_ in range(max_rounds):
+        spent += 100 * len(weight) ** 2 * len(source.p)
+        last = round_ == max_rounds - 1 or spent > WORK
         log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
-        g, tops = search(source, q, log_lambda, beta)
-        if cost + g.max() <= limit or round_ == max_rounds - 1:
-            g, tops = search(source, q, log_lambda, beta, starts)
-            if cost + g.max() <= limit or round_ == max_rounds - 1:
+        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False)
+        if cost + g.max() <= limit or last:
+            g, tops = certify(source, q, tops, starts, log_lambda, beta)
+            if cost + g.max() <= limit or last:
                 break
         wanted = g > limit / 10
         weight, q = torch.cat([weight, torch.zeros_like(g[wanted])]), torch.cat([q, tops[wanted]])
@@ -237,18 +244,22 @@ def capped(source, log_lambda, budget):
     return lower, (source.px @ (log_lambda - lower)).item()
 
 
-def search(source, q, log_lambda, beta, starts=None):
-    """The peaks of log G that are reached from every input and every word, and from ``starts`` if given.
+def search(source, points, log_lambda, beta, patient):
+    """The peaks of log G that are reached from ``points``.
 
     All points climb by the plain step, those that follow a higher neighbour are dropped, the others take Newton steps.
-    Without ``starts`` it is quick, for finding words; with them it is patient, for the certificate.
     """
-    begin = [source.inside(source.p, beta), q] + ([] if starts is None else [starts])
-    g, tops = source.climb(torch.cat(begin), log_lambda, beta, 2 if starts is None else 6)
-    g, tops = summit(source, *peaks(g, tops, beta), log_lambda, beta, 6 if starts is None else 60)
-    if starts is not None:  # the inputs as they are, on the faces of the simplex if that is where they are
-        raw = source.log_g(torch.cat([source.p, q]), log_lambda, beta).max()
-        g[0] = torch.maximum(g[0], raw)
+    g, tops = source.climb(points, log_lambda, beta, 6 if patient else 2)
+    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6)
+
+
+def certify(source, q, tops, starts, log_lambda, beta):
+    """The same from the tops of a quick search from all inputs and words, with ``starts``, and patiently.
+
+    The inputs and words are looked at as they are, too: on the faces of the simplex if that is where they are.
+    """
+    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True)
+    g[0] = torch.maximum(g[0], source.log_g(torch.cat([source.p, q]), log_lambda, beta).max())
     return g, tops
 
 
@@ -275,23 +286,40 @@ def peaks(g, q, beta, most=1024):
     return g[keep][:most], q[keep][:most]
 
 
-def local_model(source, q, terms, beta, neglect=1e-7):
+def alike(terms, neglect=1e-6):
+    """Words in groups that reach about as many inputs, so that no group is padded to the reach of the widest word."""
+    reach, order = (terms > neglect).sum(1).sort(descending=True)
+    reach, begin = reach.tolist(), 0
+    while begin < len(order):
+        end = begin + max(1, (1 << 21) // max(1, reach[begin]) ** 2)
+        while end > begin + 1 and reach[min(end, len(order)) - 1] < reach[begin] / 2:
+            end = begin + (end - begin + 1) // 2
+        yield order[begin:end]
+        begin = end
+
+
+def local_model(source, q, terms, beta, neglect=1e-6):
     """Second order of log G at words q, from terms p(x) e^(-beta d(x, q)) / Z(x), shape (K, X), rows of sum one.
 
     With q' = q + sqrt(q) v, log G rises by beta (m.v - v.A v / 2), where A = 1 - beta C and C is the correlation matrix
     of the cluster. Returns the inputs that count, ``near`` (K, S); their F = terms (p / sqrt(q) - sqrt(q)), (K, S, Y);
     |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no peak.
     """
-    r, near = terms.topk(int((terms > neglect).sum(1).max()), 1)
+    r, near = terms.topk(max(1, int((terms > neglect).sum(1).max())), 1)
     root = q.clamp_min(1e-30).sqrt()
     f = source.p[near] / root[:, None] - root[:, None]
     weighted = r[:, :, None] * f
     m = (terms @ source.p) / root - root
-    spread, axes = torch.linalg.eigh(weighted.mT @ f)
-    bend = 1 - beta * spread  # negative where q is no peak: there the step climbs, as steeply as it would descend
-    inverse = axes / bend.abs().clamp_min(1e-6)[:, None, :] @ axes.mT
+    eye = torch.eye(q.shape[1]).to(q)
+    a = eye - beta * (weighted.mT @ f)
+    factor, failed = torch.linalg.cholesky_ex(a + 1e-7 * eye)
+    saddle = failed > 0  # q is no peak: there the step climbs along the wrong bends, as steeply as it would descend
+    inverse = torch.cholesky_solve(eye.expand_as(a), torch.where(saddle[:, None, None], eye, factor))
+    if saddle.any():
+        bend, axes = torch.linalg.eigh(a[saddle])
+        inverse[saddle] = axes / bend.abs().clamp_min(1e-6)[:, None, :] @ axes.mT
     lift = (inverse @ m[:, :, None])[:, :, 0]
-    rise = torch.where((bend < 0).any(1), math.inf, beta / 2 * (m * lift).sum(1))
+    rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
     return near, weighted, inverse @ weighted.mT, lift, rise
 
 
@@ -305,11 +333,13 @@ def moved(q, v, beta):
 def summit(source, g, q, log_lambda, beta, steps):
     """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs."""
     g, q = g.clone(), q.clone()
-    for rows in torch.arange(len(q), device=q.device).split(len(source.chunks(q)[0])):
-        live = rows
+    unsettled = (source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13).nonzero().flatten()
+    for live in unsettled.split(len(source.chunks(q)[0])):
         for _ in range(steps):
             terms = (source.exponents(q[live], beta) + log_lambda).softmax(1)
-            v = local_model(source, q[live], terms, beta)[3]
+            v = torch.empty_like(q[live])
+            for part in alike(terms):
+                v[part] = local_model(source, q[live[part]], terms[part], beta)[3]
             trials = torch.stack([terms @ source.p, moved(q[live], v, beta), moved(q[live], v / 4, beta)])
             heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
             rise = heights - g[live]
@@ -396,16 +426,18 @@ def newton(source, weight, q, beta):
     log_p = source.exponents(q, beta).add_(source.log_lambda(weight, q, beta))
     g = log_p.logsumexp(1)
     terms = (log_p - g[:, None]).exp()
-    near, weighted, solved, lift, rise = local_model(source, q, terms, beta)
-    root, n = source.px.sqrt(), len(source.px)
-    scaled = weighted * (beta * weight * g.exp())[:, None, None] / root[near][:, :, None]
-    matrix = torch.zeros(n * n).to(q)
-    for part in torch.arange(len(q), device=q.device).split(max(1, (1 << 22) // near.shape[1] ** 2)):
-        block = scaled[part] @ (solved[part] / root[near[part]][:, None, :])
-        matrix.index_add_(0, (near[part, :, None] * n + near[part, None, :]).flatten(), block.flatten())
+    root, n, share = source.px.sqrt(), len(source.px), beta * weight * g.exp()
+    matrix, push = torch.eye(n).to(q).flatten(), torch.zeros(n).to(q)
+    lift, rise, models = torch.empty_like(q), torch.empty_like(weight), []
+    for part in alike(terms):
+        near, weighted, solved, lift[part], rise[part] = local_model(source, q[part], terms[part], beta)
+        scaled = weighted * share[part, None, None] / root[near][:, :, None]
+        block = scaled @ (solved / root[near][:, None, :])
+        matrix.index_add_(0, (near[:, :, None] * n + near[:, None, :]).flatten(), block.flatten())
+        push.index_add_(0, near.flatten(), (scaled @ lift[part, :, None]).flatten())
+        models.append((part, near, solved))
     matrix = matrix.view(n, n)
-    matrix.diagonal().add_(1)
-    push = torch.zeros(n).to(q).index_add_(0, near.flatten(), (scaled @ lift[:, :, None]).flatten())
+    height = (g + rise).max().item()
     columns = (terms / root).T  # (X, K)
     factor, failed = torch.linalg.cholesky_ex((matrix + matrix.T) / 2)
     factor = torch.where(failed > 0, torch.eye(n).to(q), factor)
@@ -413,9 +445,10 @@ def newton(source, weight, q, beta):
     gram = columns.T @ solution
     new_weight = quadratic(gram[:, :-1], gram[:, -1] + g, weight)
     u = (solution[:, -1] - solution[:, :-1] @ new_weight) / root
-    v = lift + (solved @ u[near][:, :, None])[:, :, 0]
+    for part, near, solved in models:
+        lift[part] += (solved @ u[near][:, :, None])[:, :, 0]
     new_weight = new_weight / g.exp()
-    return new_weight / new_weight.sum(), v, (g + rise).max().item()
+    return new_weight / new_weight.sum(), lift, height
 
 
 def quadratic(gram, b, start):
@@ -426,7 +459,7 @@ def quadratic(gram, b, start):
         if w.min() >= 0 and (gram @ w - b).abs().max() < 1e-9 * b.abs().max():
             return w
     scale = b.abs().max()
-    w, s = interior(lambda w: (gram @ w - b, gram.clone()), start + 1e-3 * start.mean(), 0.1 * scale, 1e-13 * scale, 80)
+    w, s = interior(lambda w: (gram @ w - b, gram.clone()), start + 1e-3 * start.mean(), 0.1 * scale, 1e-13 * scale, 40)
     return torch.where(w > 1e-3 * s, w, 0)
 
 

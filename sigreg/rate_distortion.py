@@ -231,7 +231,8 @@ def learnability_beta(joint, *, n_starts=64, generator=None):
     for _ in range(20):
         beta = best.item()
         log_lambda = source.log_lambda(torch.ones_like(source.py[:1]), trivial, beta)
-        g, tops = engine.search(source, torch.cat([trivial, q]), log_lambda, beta, starts)
+        points = torch.cat([source.inside(source.p, beta), trivial, q])
+        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta)
         top = tops[g > 1e-13]
         if len(top) == 0:
             break
@@ -279,7 +280,8 @@ def information_bottleneck(
         generator: draws the random mixtures; the default is a fresh one with seed 0.
         tolerance: the gap at which to stop, in nats.
         relative_tolerance: what is added to it, in units of beta I(X;Y); 1e-13 is what float64 can tell.
-        max_rounds: the most rounds of descent and search (without ``n_codewords``).
+        max_rounds: the most rounds of descent and search at each beta (without ``n_codewords``). Codes of more than
+            some hundred words get fewer, so that no beta runs on and on; what is then left shows in ``gap``.
 
     Returns:
         :class:`InformationCurve` in the dtype and on the device of ``joint``; K is the largest number of codewords in

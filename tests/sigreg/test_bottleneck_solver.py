@@ -3,6 +3,7 @@
 ``python tests/test_bottleneck_solver.py 200`` runs the whole study and prints a table; the suite runs a small sample.
 """
 
+import math
 import sys
 import time
 
@@ -124,6 +125,19 @@ def test_a_search_that_runs_out_of_rounds_says_so():
     strict = {"tolerance": 1e-300, "relative_tolerance": 0, "max_rounds": 1}
     curve = information_bottleneck(torch.tensor(joint), torch.tensor([6.0], dtype=torch.float64), **strict)
     assert not curve.converged.any() and curve.gap.item() > 0
+
+
+def test_work_is_bounded_and_what_is_left_undone_shows_in_the_gap(monkeypatch):
+    rows = np.random.default_rng(0).gamma(0.5, size=(60, 6))
+    joint, beta = rows / rows.sum(1, keepdims=True) / 60, torch.tensor([5.0], dtype=torch.float64)
+    monkeypatch.setattr(engine, "descend", lambda source, weight, q, *_: (weight, q, math.inf))  # nothing but rounds
+    monkeypatch.setattr(engine, "WORK", 0.0)
+    curve = information_bottleneck(torch.tensor(joint), beta)
+    missing = curve.lagrangian.item() - plain_optimum(joint, 5.0, 1.0)
+    assert 1e-6 < missing <= curve.gap.item()
+    assert not curve.converged.any()
+    monkeypatch.undo()
+    assert information_bottleneck(torch.tensor(joint), beta).converged.all()
 
 
 def test_the_gap_of_a_poor_code_is_a_bound_however_poor():

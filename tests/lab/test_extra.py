@@ -12,7 +12,7 @@ import tomllib
 from sigreg import lab
 
 ROOT = Path(lab.__file__).parents[2]
-DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "IPython": "ipython"}
+DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "IPython": "ipython"}
 
 
 def imported(path):

@@ -109,6 +109,7 @@ TOY = """An encoder of a few weights, for a test of two processes.
 
 import sigreg.lab.experiments.self_supervised as full
 
+VERSION = 1
 SEEDS = {"default": 1, "full": 1}
 
 

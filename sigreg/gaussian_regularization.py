@@ -608,7 +608,7 @@ def radial_null_mean(dim, knots=17, t_max=3.0):
     1.051
     """
     _, weight, real, imaginary = _radius_law(_require_count("dim", dim, 1), *_require_grid(knots, t_max))
-    return sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True))
+    return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
 @functools.lru_cache(maxsize=64)

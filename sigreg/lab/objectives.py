@@ -97,8 +97,9 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
         Chapter 6, Proposition 6.3.
 
     Example:
+        >>> from sigreg.lab.batches import ViewBatches
         >>> from sigreg.lab.fit import fit
-        >>> from sigreg.lab.models import ConvEncoder
+        >>> from sigreg.lab.models import ConvEncoder, ViewNetwork
         >>> images = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
         >>> batches = ViewBatches(images, batch_size=32, epochs=2)
         >>> network = ViewNetwork(ConvEncoder((4,), (4,)), hidden=(16,), latent_dim=4)
@@ -172,8 +173,9 @@ def semi_supervised_objective(
         Chapter 5, section 5.4.
 
     Example:
+        >>> from sigreg.lab.batches import FewLabelBatches
         >>> from sigreg.lab.fit import fit
-        >>> from sigreg.lab.models import ConvEncoder
+        >>> from sigreg.lab.models import CodeClassifier, ConvEncoder
         >>> images = torch.randn(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
         >>> batches = FewLabelBatches(
         ...     images, torch.arange(60) % 3, torch.arange(9), labelled_batch=6, unlabelled_batch=8, steps=2

@@ -84,14 +84,14 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
     stopped and resumed, or split among processes, sees the same ones.
 
     Args:
-        weight, sigma, num_slices, noise: as in :func:`sigreg.self_supervised.view_prediction_loss`.
+        weight, sigma, num_slices, noise: as in :func:`~sigreg.self_supervised.view_prediction_loss`.
         seed: of slices and noise.
 
     Returns:
         Function of ``(network, batch)``, a dictionary of scalars.
 
     Raises:
-        As :func:`sigreg.self_supervised.view_prediction_loss`, when it is called.
+        As :func:`~sigreg.self_supervised.view_prediction_loss`, when it is called.
 
     Derived in:
         Chapter 6, Proposition 6.3.
@@ -156,7 +156,7 @@ def semi_supervised_objective(
         threshold: of the consistency loss.
         num_slices: M.
         seed: of noise and slices.
-        sync, group: how processes share, as in :func:`sigreg.gaussian_regularization.sliced_sigreg`.
+        sync, group: how processes share, as in :func:`~sigreg.gaussian_regularization.sliced_sigreg`.
 
     Returns:
         Function of ``(network, batch)``, a dictionary of scalars: ``"loss"`` and the terms in use.

@@ -1,4 +1,4 @@
-"""Few labels from the pretrained encoder: the graph, the spread of labels, the start, and that no hidden label leaks."""
+"""Few labels from the pretrained encoder: graph, spread of labels, start, and that no hidden label leaks."""
 
 import torch
 import torch.nn.functional as F

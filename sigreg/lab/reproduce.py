@@ -304,7 +304,7 @@ def _difference(a, b):
         return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return max(map(_difference, a, b), default=0.0)
-    if isinstance(a, int | float) and isinstance(b, int | float):
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
     return 0.0 if a == b else float("inf")
 

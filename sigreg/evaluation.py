@@ -39,9 +39,6 @@ def features(encoder: nn.Module, images: Tensor, batch_size: int = 1000) -> Tens
     Raises:
         TypeError: ``images`` is not a floating tensor.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> features(torch.nn.Flatten(), torch.zeros(5, 1, 2, 2), batch_size=2).shape
         torch.Size([5, 4])
@@ -131,7 +128,7 @@ def linear_probe(
         Liu and Nocedal (1989), for L-BFGS.
 
     Derived in:
-        Nothing to derive; Chapter 4, Proposition 4.16, says what a ridge asks of features.
+        Chapter 4, Proposition 4.16, says what a ridge asks of features.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -207,9 +204,6 @@ def knn_accuracy(
     Reference:
         The usual check of frozen features, Wu et al. (2018), arXiv 1805.01978, there with weighted votes.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> x = torch.eye(3).repeat(4, 1)
         >>> knn_accuracy(x, torch.arange(12) % 3, x[:3], torch.arange(3), k=4)
@@ -249,9 +243,6 @@ def effective_rank(z: Tensor) -> float:
 
     Reference:
         Roy and Vetterli (2007), "The effective rank"; as a check of features, Garrido et al. (2023), arXiv 2210.02885.
-
-    Derived in:
-        Nothing to derive.
 
     Example:
         >>> round(effective_rank(torch.cat([torch.eye(4), -torch.eye(4)])), 3)

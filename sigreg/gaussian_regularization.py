@@ -19,7 +19,7 @@ from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
 from sigreg._per_view import compute_dtype
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
-from sigreg._validate import require_floating
+from sigreg._validate import require_count, require_floating
 
 __all__ = [
     "SIGReg",
@@ -212,8 +212,8 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
     >>> a.shape, a.norm(dim=1)
     (torch.Size([3, 5]), tensor([1., 1., 1.]))
     """
-    _require_count("num_slices", num_slices, 1)
-    _require_count("dim", dim, 1)
+    require_count("num_slices", num_slices)
+    require_count("dim", dim)
     return _unit_rows(num_slices, dim, generator, device, dtype)
 
 
@@ -350,7 +350,7 @@ class SIGReg(nn.Module):
 
     def __init__(self, num_slices=256, knots=17, t_max=3.0, *, sync=True, group=None):
         super().__init__()
-        self.num_slices = _require_count("num_slices", num_slices, 1)
+        self.num_slices = require_count("num_slices", num_slices)
         self.knots, self.t_max = _require_grid(knots, t_max)
         self.sync, self.group = sync, group
 
@@ -525,16 +525,8 @@ def _warn_of_many_views(v, n):
         )
 
 
-def _require_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
 def _require_grid(knots, t_max):
-    knots = _require_count("knots", knots, 2)
+    knots = require_count("knots", knots, 2)
     if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
@@ -607,7 +599,7 @@ def radial_null_mean(dim, knots=17, t_max=3.0):
     >>> round(radial_null_mean(64), 3)
     1.051
     """
-    _, weight, real, imaginary = _radius_law(_require_count("dim", dim, 1), *_require_grid(knots, t_max))
+    _, weight, real, imaginary = _radius_law(require_count("dim", dim), *_require_grid(knots, t_max))
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 

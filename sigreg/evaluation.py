@@ -162,7 +162,7 @@ def linear_probe(
     )
     calls = 0
 
-    def objective():
+    def objective() -> Tensor:
         nonlocal calls
         calls += 1
         search.zero_grad()
@@ -172,7 +172,7 @@ def linear_probe(
 
     search.step(objective)
     objective()
-    gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+    gradient = max(p.grad.abs().max().item() for p in (weight, bias) if p.grad is not None)
     with torch.no_grad():
         train_accuracy = ((x @ weight + bias).argmax(1) == train_y).double().mean().item()
         guess = ((test_x - mean) / std @ weight + bias).argmax(1)

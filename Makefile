@@ -72,7 +72,7 @@ stamp: $(VENV)/.book  ## copy the repository address of _config.yml wherever it 
 	$(PY) book/_tools/pairs.py run --jobs 2
 
 clean:  ## remove what was built; the environment stays
-	rm -rf _build build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(VENV)/.uv:

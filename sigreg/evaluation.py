@@ -186,7 +186,7 @@ def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
     )
     calls = 0
 
-    def objective():
+    def objective() -> Tensor:
         nonlocal calls
         calls += 1
         search.zero_grad()
@@ -196,7 +196,7 @@ def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
 
     search.step(objective)
     objective()
-    gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+    gradient = max(p.grad.abs().max().item() for p in (weight, bias) if p.grad is not None)
     with torch.no_grad():
         train_accuracy = ((x @ weight + bias).argmax(1) == train_y).double().mean().item()
         right = ((test_x - mean) / std @ weight + bias).argmax(1) == test_y

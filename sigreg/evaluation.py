@@ -276,10 +276,11 @@ def effective_rank(z: Tensor) -> float:
         4.0
     """
     _require_numbers("z", require_finite("z", require_floating("z", z, 2, "(N, D)")))
-    z = z.cpu().double()
+    z = z.cpu().double() if z.device.type == "mps" else z.double()
     size = z.abs().max()
     z = z - z.mean(0)
-    s = torch.linalg.eigvalsh(z.T @ z).clamp_min(0).sqrt()
+    gram = z @ z.T if len(z) < z.shape[1] else z.T @ z  # the smaller of two with the same singular values
+    s = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     if s.max() <= 1e-12 * len(z) ** 0.5 * size:
         return 0.0
     p = s / s.sum()

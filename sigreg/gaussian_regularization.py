@@ -620,11 +620,18 @@ def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
-    t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
+    t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
     x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
     gap = (angle.cos().mean(-2) - real).square() + (angle.sin().mean(-2) - imaginary).square()
     return z.shape[-2] * (gap @ weight).mean()
+
+
+def _filled(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants on a device. A CUDA graph holds no copy from the host: there each is filled in by itself."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
 
 
 def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:

@@ -277,50 +277,67 @@ def tidy(weight, q, reach, floor=1e-14):
     return total[keep] / total[keep].sum(), q[keep] / total[keep][:, None]
 
 
-def peaks(g, q, beta, most=1024):
+def peaks(g, q, beta, *others, most=1024):
     """Of points with heights g, those with no higher one close to them, in units of the width of a bump."""
     lead = g.topk(min(len(g), 4 * most)).indices
-    g, q = g[lead], q[lead]
-    root = q.sqrt()
-    keep = ~(2 - 2 * root @ root.T < 0.02 / beta).tril(-1).any(1)
-    return g[keep][:most], q[keep][:most]
+    root = q[lead].sqrt()
+    keep = lead[~(2 - 2 * root @ root.T < 0.02 / beta).tril(-1).any(1)][:most]
+    return tuple(part[keep] for part in (g, q, *others))
 
 
 def alike(terms, neglect=1e-6):
-    """Words in groups that reach about as many inputs, so that no group is padded to the reach of the widest word."""
+    """Words in groups that reach about as many inputs, with those inputs (K, S), or None for all where most count.
+
+    So no group is padded to the reach of the widest word, and wide words are dealt with without any indices.
+    """
+    inputs = terms.shape[1]
     reach, order = (terms > neglect).sum(1).sort(descending=True)
-    reach, begin = reach.tolist(), 0
+    wide = int((reach > 0.4 * inputs).sum())
+    for part in order[:wide].split(max(1, (1 << 22) // inputs**2 + (1 << 18) // inputs)):
+        if wide:
+            yield part, None
+    reach, begin = reach.tolist(), wide
     while begin < len(order):
         end = begin + max(1, (1 << 21) // max(1, reach[begin]) ** 2)
         while end > begin + 1 and reach[min(end, len(order)) - 1] < reach[begin] / 2:
             end = begin + (end - begin + 1) // 2
-        yield order[begin:end]
+        yield order[begin:end], terms[order[begin:end]].topk(max(1, reach[begin]), 1).indices
         begin = end
 
 
-def local_model(source, q, terms, beta, neglect=1e-6):
+def local_model(source, q, terms, beta, near):
     """Second order of log G at words q, from terms p(x) e^(-beta d(x, q)) / Z(x), shape (K, X), rows of sum one.
 
     With q' = q + sqrt(q) v, log G rises by beta (m.v - v.A v / 2), where A = 1 - beta C and C is the correlation matrix
-    of the cluster. Returns the inputs that count, ``near`` (K, S); their F = terms (p / sqrt(q) - sqrt(q)), (K, S, Y);
-    |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no peak.
+    of the cluster. Returns for the inputs ``near`` (K, S) that count, or for all, F = terms (p / sqrt(q) - sqrt(q)),
+    (K, S, Y), and |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no
+    peak.
     """
-    r, near = terms.topk(max(1, int((terms > neglect).sum(1).max())), 1)
     root = q.clamp_min(1e-30).sqrt()
-    f = source.p[near] / root[:, None] - root[:, None]
+    p, r = (source.p, terms) if near is None else (source.p[near], terms.gather(1, near))
+    f = p / root[:, None] - root[:, None]
     weighted = r[:, :, None] * f
     m = (terms @ source.p) / root - root
-    eye = torch.eye(q.shape[1]).to(q)
-    a = eye - beta * (weighted.mT @ f)
+    inverse, saddle = inverse_bend(weighted.mT @ f, beta)
+    lift = (inverse @ m[:, :, None])[:, :, 0]
+    rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
+    return weighted, inverse @ weighted.mT, lift, rise
+
+
+def inverse_bend(c, beta):
+    """|A|^-1 for A = 1 - beta C, (K, Y, Y), and where A is not positive.
+
+    There q is no peak: a step climbs along the wrong bends, as steeply as it would descend.
+    """
+    eye = torch.eye(c.shape[1]).to(c)
+    a = eye - beta * c
     factor, failed = torch.linalg.cholesky_ex(a + 1e-7 * eye)
-    saddle = failed > 0  # q is no peak: there the step climbs along the wrong bends, as steeply as it would descend
+    saddle = failed > 0
     inverse = torch.cholesky_solve(eye.expand_as(a), torch.where(saddle[:, None, None], eye, factor))
     if saddle.any():
         bend, axes = torch.linalg.eigh(a[saddle])
         inverse[saddle] = axes / bend.abs().clamp_min(1e-6)[:, None, :] @ axes.mT
-    lift = (inverse @ m[:, :, None])[:, :, 0]
-    rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
-    return near, weighted, inverse @ weighted.mT, lift, rise
+    return inverse, saddle
 
 
 def moved(q, v, beta):
@@ -331,25 +348,32 @@ def moved(q, v, beta):
 
 
 def summit(source, g, q, log_lambda, beta, steps):
-    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs."""
-    g, q = g.clone(), q.clone()
-    unsettled = (source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13).nonzero().flatten()
-    for live in unsettled.split(len(source.chunks(q)[0])):
-        for _ in range(steps):
-            terms = (source.exponents(q[live], beta) + log_lambda).softmax(1)
-            v = torch.empty_like(q[live])
-            for part in alike(terms):
-                v[part] = local_model(source, q[live[part]], terms[part], beta)[3]
-            trials = torch.stack([terms @ source.p, moved(q[live], v, beta), moved(q[live], v / 4, beta)])
-            heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
-            rise = heights - g[live]
-            better = rise > 0
-            q[live[better]] = trials[which, torch.arange(len(live), device=q.device)][better]
-            g[live] = torch.maximum(heights, g[live])
-            live = live[rise > 1e-12]
-            if len(live) == 0:
-                break
+    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs.
+
+    Points that come close to a higher one on the way are dropped: most of them share few peaks.
+    """
+    live = source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13
+    for _ in range(steps):
+        if not live.any():
+            break
+        for part in live.nonzero().flatten().split(len(source.chunks(q)[0])):
+            heights, tops = ascend(source, q[part], log_lambda, beta)
+            rise = heights - g[part]
+            better = part[rise > 0]
+            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > 1e-12
+        g, q, live = peaks(g, q, beta, live)
     return g, q
+
+
+def ascend(source, q, log_lambda, beta):
+    """The highest of the plain step, Newton's, and a quarter of Newton's, from each of the points q; log G there."""
+    terms = (source.exponents(q, beta) + log_lambda).softmax(1)
+    v = torch.empty_like(q)
+    for part, near in alike(terms):
+        v[part] = local_model(source, q[part], terms[part], beta, near)[2]
+    trials = torch.stack([terms @ source.p, moved(q, v, beta), moved(q, v / 4, beta)])
+    heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
+    return heights, trials[which, torch.arange(len(q), device=q.device)]
 
 
 def reweigh(source, weight, q, beta, tolerance=1e-12, steps=60):
@@ -429,12 +453,18 @@ def newton(source, weight, q, beta):
     root, n, share = source.px.sqrt(), len(source.px), beta * weight * g.exp()
     matrix, push = torch.eye(n).to(q).flatten(), torch.zeros(n).to(q)
     lift, rise, models = torch.empty_like(q), torch.empty_like(weight), []
-    for part in alike(terms):
-        near, weighted, solved, lift[part], rise[part] = local_model(source, q[part], terms[part], beta)
-        scaled = weighted * share[part, None, None] / root[near][:, :, None]
-        block = scaled @ (solved / root[near][:, None, :])
-        matrix.index_add_(0, (near[:, :, None] * n + near[:, None, :]).flatten(), block.flatten())
-        push.index_add_(0, near.flatten(), (scaled @ lift[part, :, None]).flatten())
+    for part, near in alike(terms):
+        weighted, solved, lift[part], rise[part] = local_model(source, q[part], terms[part], beta, near)
+        scale = root.expand(1, -1) if near is None else root[near]
+        scaled = weighted * share[part, None, None] / scale[:, :, None]
+        if near is None:
+            flat = scaled.mT.flatten(0, 1)  # (K Y, X)
+            matrix.view(n, n).addmm_(flat.T, (solved / root).flatten(0, 1))
+            push += flat.T @ lift[part].flatten()
+        else:
+            block = scaled @ (solved / scale[:, None, :])
+            matrix.index_add_(0, (near[:, :, None] * n + near[:, None, :]).flatten(), block.flatten())
+            push.index_add_(0, near.flatten(), (scaled @ lift[part, :, None]).flatten())
         models.append((part, near, solved))
     matrix = matrix.view(n, n)
     height = (g + rise).max().item()
@@ -446,7 +476,7 @@ def newton(source, weight, q, beta):
     new_weight = quadratic(gram[:, :-1], gram[:, -1] + g, weight)
     u = (solution[:, -1] - solution[:, :-1] @ new_weight) / root
     for part, near, solved in models:
-        lift[part] += (solved @ u[near][:, :, None])[:, :, 0]
+        lift[part] += solved @ u if near is None else (solved @ u[near][:, :, None])[:, :, 0]
     new_weight = new_weight / g.exp()
     return new_weight / new_weight.sum(), lift, height
 

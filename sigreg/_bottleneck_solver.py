@@ -102,6 +102,13 @@ class Source:
         q = torch.matmul(a, self.p)
         return phi, weight / weight.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True).clamp_min(TINY)
 
+    def second_moments(self, terms):
+        """sum_x terms(w, x) p(y|x) p(y'|x), (K, Y, Y)."""
+        total, inputs = 0.0, max(1, CHUNK // self.p.shape[1] ** 2)
+        for part, p in zip(terms.split(inputs, 1), self.p.split(inputs), strict=True):
+            total = total + part @ (p[:, :, None] * p[:, None, :]).flatten(1)
+        return total.view(len(terms), *self.p.shape[1:] * 2)
+
     def rate_and_distortion(self, weight, q, beta):
         """The two terms of Phi = R + beta D for a code, as numbers; R + b D bounds min Phi at every other b."""
         a = self.exponents(q, beta)
@@ -209,7 +216,7 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
     A round with K words for X inputs takes about 100 K^2 X multiplications, most of them for the weights.
     """
     spent = 0.0
-    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 1000)
+    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 30)
     for round_ in range(max_rounds):
         spent += 100 * len(weight) ** 2 * len(source.p)
         last = round_ == max_rounds - 1 or spent > WORK
@@ -221,10 +228,10 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
                 break
         wanted = g > limit / 10
         weight, q = torch.cat([weight, torch.zeros_like(g[wanted])]), torch.cat([q, tops[wanted]])
-        weight, q = tidy(*reweigh(source, weight, q, beta), 1e-9 / beta)
+        weight, q = tidy(*reweigh(source, weight, q, beta, limit / 100), 1e-9 / beta)
         phi = source.step(weight, q, beta)[0].item()
         # Words on one bump become one, which may raise Phi a little; Newton's steps then lower it by far more, or fail.
-        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 1000)
+        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 30)
         if fewer[2] < phi + 1e-11:
             weight, q, phi = fewer
     # No Lagrangian is below (1 - beta) I(X;Y) or below zero, whatever the search may have missed.
@@ -285,7 +292,7 @@ def peaks(g, q, beta, *others, most=1024):
     return tuple(part[keep] for part in (g, q, *others))
 
 
-def alike(terms, neglect=1e-6):
+def alike(terms, neglect=1e-5):
     """Words in groups that reach about as many inputs, with those inputs (K, S), or None for all where most count.
 
     So no group is padded to the reach of the widest word, and wide words are dealt with without any indices.
@@ -368,15 +375,17 @@ def summit(source, g, q, log_lambda, beta, steps):
 def ascend(source, q, log_lambda, beta):
     """The highest of the plain step, Newton's, and a quarter of Newton's, from each of the points q; log G there."""
     terms = (source.exponents(q, beta) + log_lambda).softmax(1)
-    v = torch.empty_like(q)
-    for part, near in alike(terms):
-        v[part] = local_model(source, q[part], terms[part], beta, near)[2]
-    trials = torch.stack([terms @ source.p, moved(q, v, beta), moved(q, v / 4, beta)])
+    image, root = terms @ source.p, q.clamp_min(1e-30).sqrt()
+    m = image / root
+    c = source.second_moments(terms) / (root[:, :, None] * root[:, None, :])
+    c = c + (root - m)[:, :, None] * root[:, None, :] - root[:, :, None] * m[:, None, :]
+    v = (inverse_bend(c, beta)[0] @ (m - root)[:, :, None])[:, :, 0]
+    trials = torch.stack([image, moved(q, v, beta), moved(q, v / 4, beta)])
     heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
     return heights, trials[which, torch.arange(len(q), device=q.device)]
 
 
-def reweigh(source, weight, q, beta, tolerance=1e-12, steps=60):
+def reweigh(source, weight, q, beta, tolerance, steps=60):
     """The best weights for given words, a convex problem, and the words that they use."""
     e = exp_(source.exponents(q, beta))  # (K, X)
 
@@ -424,7 +433,7 @@ def descend(source, weight, q, beta, tolerance, steps=8):
         return weight[0], q[0], phi.item()
     phi, least = source.step(weight, q, beta)[0].item(), math.inf
     for _ in range(steps):
-        new_weight, v, height = newton(source, weight, q, beta)
+        new_weight, v, height = newton(source, weight, q, beta, tolerance)
         if height < tolerance:
             break
         for t in (1.0, 0.3):
@@ -440,9 +449,10 @@ def descend(source, weight, q, beta, tolerance, steps=8):
     return weight, q, phi
 
 
-def newton(source, weight, q, beta):
+def newton(source, weight, q, beta, tolerance):
     """Newton's step for the conditions G = 1 and slope zero at every word: weights, moves, height of the peaks now.
 
+    With peaks below ``tolerance`` no step is needed, and none is made.
     The unknown is u, the relative change of p(x) / Z(x). With words free to follow their peaks it solves a quadratic
     problem: M u = p - c - P w, P^T u <= -log G, w >= 0 with complementary slackness; P holds p(x|w), and M =
     diag p + beta sum_w p(w) F A^-1 F^T. Rows and columns are divided by sqrt(p(x)).
@@ -468,6 +478,8 @@ def newton(source, weight, q, beta):
         models.append((part, near, solved))
     matrix = matrix.view(n, n)
     height = (g + rise).max().item()
+    if height < tolerance:
+        return weight, lift, height
     columns = (terms / root).T  # (X, K)
     factor, failed = torch.linalg.cholesky_ex((matrix + matrix.T) / 2)
     factor = torch.where(failed > 0, torch.eye(n).to(q), factor)
@@ -482,13 +494,23 @@ def newton(source, weight, q, beta):
 
 
 def quadratic(gram, b, start):
-    """w >= 0 with gram w >= b and w (gram w - b) = 0."""
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if not failed:
-        w = torch.cholesky_solve(b[:, None], factor)[:, 0]
-        if w.min() >= 0 and (gram @ w - b).abs().max() < 1e-9 * b.abs().max():
+    """w >= 0 with gram w >= b and w (gram w - b) = 0, by pivoting: nearly all words stay in use."""
+    used, scale, fewest = torch.ones_like(b, dtype=torch.bool), b.abs().max(), math.inf
+    for _ in range(10):
+        factor, failed = torch.linalg.cholesky_ex(gram[used][:, used])
+        if failed:
+            break
+        w = torch.zeros_like(b)
+        w[used] = torch.cholesky_solve(b[used][:, None], factor)[:, 0]
+        slack = gram @ w - b
+        if slack[used].abs().max() > 1e-9 * scale:
+            break
+        wrong = torch.where(used, w < 0, slack < -1e-13 * scale)
+        if not wrong.any():
             return w
-    scale = b.abs().max()
+        if wrong.sum() >= fewest:
+            break
+        used, fewest = used ^ wrong, wrong.sum()
     w, s = interior(lambda w: (gram @ w - b, gram.clone()), start + 1e-3 * start.mean(), 0.1 * scale, 1e-13 * scale, 40)
     return torch.where(w > 1e-3 * s, w, 0)
 

@@ -10,6 +10,7 @@ from torch.func import grad, jacfwd, vmap
 
 from sigreg import (
     SIGReg,
+    _slice_free,
     _sliced,
     backward_in_parts,
     epps_pulley,
@@ -19,6 +20,7 @@ from sigreg import (
     sliced_sigreg,
 )
 from sigreg._per_view import triton_module
+from sigreg._slice_free import plain_slice_free
 from sigreg.gaussian_regularization import plain_epps_pulley, plain_sliced_sigreg
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -171,6 +173,34 @@ def test_kernel_under_transforms():
     each = torch.stack([grad(lambda z: plain_sliced_sigreg(z, a))(view) for view in z])
     torch.testing.assert_close(vmap(grad(lambda z: sliced_sigreg(z, a)))(z), each)
     torch.testing.assert_close(jacfwd(lambda z: sliced_sigreg(z, a))(z[0]), each[0])
+
+
+# The slice-free form's kernel.
+
+
+@kernel
+@pytest.mark.parametrize("shape", [(1, 7, 1), (2, 9, 3), (1, 5, 200)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slice_free_kernel_value_and_gradient(shape, dtype, monkeypatch):
+    monkeypatch.setattr(_slice_free, "_KERNEL_ENTRIES", 4 * shape[1])  # several blocks of rows
+    assert_is_the_formula(
+        slice_free_sigreg, lambda z: plain_slice_free(z).mean(), (gaussian(*shape) + 1).to(dtype), 2e-6
+    )
+
+
+@kernel
+def test_slice_free_kernel_keeps_tight_distant_clusters():
+    z = 1e-2 * gaussian(12, 4, dtype=torch.float32)
+    z[6:] += 1000
+    assert_is_the_formula(slice_free_sigreg, lambda z: plain_slice_free(z.unsqueeze(0)).mean(), z, 2e-6)
+
+
+@kernel
+def test_slice_free_kernel_never_drops_nan():
+    z = gaussian(2, 5, 3, dtype=torch.float32)
+    z[1, 3, 2] = torch.nan
+    value, slope = value_and_grad(slice_free_sigreg, z)
+    assert value.isnan() and slope[1].isnan().all() and slope[0].isfinite().all()
 
 
 @kernel

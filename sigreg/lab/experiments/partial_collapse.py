@@ -21,7 +21,7 @@ from sigreg.lab.loop import FeatureStream, ViewStream, fit_on_device
 from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
-SEEDS = {"default": 2, "full": 5}
+SEEDS = {"default": 5, "full": 5}
 
 ALIVE = 0.05  # variance above which a direction counts as alive
 NU_4 = 3 * math.sqrt(2 * math.pi) / 3**2.5

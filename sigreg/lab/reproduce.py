@@ -24,6 +24,9 @@ a docstring
     What the numbers say, in plain language; printed when the run is complete.
 ``CHECK = {"method": "sigreg"}`` (may be left out)
     Settings of the units that a quick check repeats: those that run what the study is about.
+``tolerance(unit)`` (may be left out)
+    The largest relative difference that verification puts down to rounding, 0.001 where nothing is said. Processors
+    round differently, and training amplifies that: such units say by how much, as measured, and why.
 
 That is all: the file is found by its name, and this module does the rest. ``run path/to/mine.py`` runs an
 experiment that lies elsewhere. Under ``torchrun`` every process calls ``run_unit`` inside the process group,
@@ -67,6 +70,7 @@ from sigreg.lab.progress import tqdm
 from sigreg.lab.rules import rule_hash
 
 PRESETS = ("default", "full")
+TOLERANCE = 1e-3  # what verification puts down to rounding where an experiment says nothing
 
 
 class Refused(RuntimeError):
@@ -231,7 +235,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
     return record
 
 
-def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False, note=False):
+def verify(name, count=3, device=None, out=None, tolerance=None, cheapest=False, note=False):
     """Run a few units of a stored record again, and compare the numbers. Nothing is written unless ``note`` is true.
 
     Args:
@@ -239,7 +243,8 @@ def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False,
         count: how many units, at least 1: spread over all of them, or the ``cheapest``.
         device: by default :func:`sigreg.lab.device.default_device`.
         out: folder of the record; by default :func:`sigreg.lab.records.output_folder`.
-        tolerance: largest relative difference of a number that still counts as the same.
+        tolerance: largest relative difference of a number that still counts as the same; by default what the
+            experiment says of the unit, or 0.001.
         cheapest: take the units that took least time when they were stored, of those that match ``CHECK``.
         note: keep in the record that they agree, with what and on what.
 
@@ -258,12 +263,17 @@ def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False,
     if problems := _problems(record, job.experiment, out):
         raise Refused("; ".join(problems))
     some = _chosen(record, job.experiment, count, cheapest)
-    largest = max(_difference(entry["result"], job.work(entry["unit"])["result"]) for entry in some)
-    if largest > tolerance:
-        raise Refused(
-            f"{stem}: today's numbers differ from the stored ones by up to {largest:.1g}, more than {tolerance:g}; "
-            f"if the device or the versions differ that may be rounding, else raise VERSION and run it again"
-        )
+    allowed = getattr(job.experiment, "tolerance", lambda unit: TOLERANCE) if tolerance is None else lambda _: tolerance
+    largest = 0.0
+    for entry in some:
+        found = _difference(entry["result"], job.work(entry["unit"])["result"])
+        largest = max(largest, found)
+        if found > allowed(entry["unit"]):
+            raise Refused(
+                f"{stem}: today's numbers differ from the stored ones by up to {found:.1g}, more than "
+                f"{allowed(entry['unit']):g}; if the device or the versions differ that may be rounding, else raise "
+                "VERSION and run it again"
+            )
     if note:
         agreed = {"units": len(some), "largest_difference": float(f"{largest:.1g}"), "run": job.facts()}
         record["provenance"]["verified"] = agreed
@@ -299,16 +309,33 @@ def _problems(record, experiment, out):
 def _difference(a, b):
     """The largest relative difference of two results of one form; infinite where their forms differ.
 
+    Lists beside a list ``count`` are a histogram: each bin weighs as much as it holds, so that what a nearly empty
+    one says of its few members is not more than their share.
+
     >>> _difference({"rate": [1.0, 2.0], "seconds": 3.0}, {"rate": [1.0, 2.5], "seconds": 9.0})
     0.2
+    >>> _difference({"count": [99, 1], "accuracy": [1.0, 1.0]}, {"count": [99, 1], "accuracy": [1.0, 0.0]})
+    0.01
     """
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        if isinstance(a.get("count"), list):
+            return max(_bins_apart(key, a, b) for key in a)
         return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return max(map(_difference, a, b), default=0.0)
-    if isinstance(a, int | float) and isinstance(b, int | float):
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
     return 0.0 if a == b else float("inf")
+
+
+def _bins_apart(key, a, b):
+    """How far the bins' counts, or what they hold altogether, lie apart, relative to the sum of the larger."""
+    if len({len(bins[name]) for bins in (a, b) for name in ("count", key)}) > 1:
+        return float("inf")
+    weights = [[1] * len(bins[key]) if key == "count" else bins["count"] for bins in (a, b)]
+    one, other = ([n * v for n, v in zip(w, bins[key], strict=True)] for w, bins in zip(weights, (a, b), strict=True))
+    apart = sum(abs(x - y) for x, y in zip(one, other, strict=True))
+    return apart / max(sum(map(abs, one)), sum(map(abs, other))) if apart else 0.0
 
 
 def _do(job, todo, path, within=None):
@@ -456,7 +483,7 @@ def _parser():
     checker.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
     checker.add_argument("--units", type=int, default=3, help="how many units of each (default: %(default)s)")
     checker.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    checker.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference (%(default)s)")
+    checker.add_argument("--tolerance", type=float, help="largest relative difference (default: the experiment's)")
     checker.add_argument("--cheapest", action="store_true", help="the units of least work, not some spread over all")
     checker.add_argument("--within", type=float, metavar="SECONDS", help="refuse to start what took longer when stored")
     checker.add_argument("--note", action="store_true", help="keep in the record that its units agree")

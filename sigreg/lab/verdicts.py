@@ -34,7 +34,8 @@ from IPython import get_ipython
 from IPython.display import display
 from scipy import stats
 
-from sigreg.lab.figures import Interval, interval
+from sigreg.lab.intervals import Interval, interval
+from sigreg.lab.judging import gap_of_guesses, interval_of, unpack
 from sigreg.lab.notebook import table
 from sigreg.lab.reading import by_seed, common_rates, few_label_runs, paired
 from sigreg.lab.records import load_record
@@ -389,11 +390,22 @@ def _equal_trials(*baselines):
     """SIGReg's features less those of others on the same network, each tuned by equal trials, in points."""
 
     def measure(read, level):
-        found = rows_of(read("without_labels"))
-        pairs = [({"method": "sigreg"}, {"method": baseline}) for baseline in baselines]
-        return [_paired_points(found, *pair, level, TEST_IMAGES[bool(found.whole.all())]) for pair in pairs]
+        stored, found = read("without_labels")["units"], []
+        for baseline in baselines:
+            guesses = [_guesses(stored, method) for method in ("sigreg", baseline)]
+            gap = gap_of_guesses(*guesses)
+            seeds = over((100 * (guesses[0] - guesses[1]).mean(1)).tolist(), 0.95)
+            whole = interval_of(gap, level)
+            found.append(Points(whole.mean, whole.low, whole.high, seeds))
+        return found
 
     return measure
+
+
+def _guesses(stored, method):
+    """Which test images a method's probe guessed right, for each seed: (S, N)."""
+    mine = {e["unit"]["seed"]: e["result"]["right"] for e in stored if e["unit"]["method"] == method}
+    return np.array([unpack(mine[seed], TEST_IMAGES[True]) for seed in sorted(mine)], dtype=float)
 
 
 def _at_rest(truth, guess, alive):

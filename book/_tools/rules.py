@@ -27,12 +27,12 @@ OF_ONE_MACHINE = r"<[^<>]* at 0x[0-9a-f]{6,}>|\S*(ipykernel_\d|site-packages|/ho
 
 def text_problems(stem, cells, address):
     """Check the title, the line of links under it, the closing sections, and that no raw MyST shows."""
-    number = int(re.match(r"(\d*)", stem)[1] or 0)
+    number, part = re.match(r"0*(\d*)([bc]?)", stem).groups()  # 04b_name is the second page of Chapter 4
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    if not re.match(r"\d\d_[a-z]", stem):
+    if not re.match(r"\d\d[bc]?_[a-z]", stem):
         yield None, "the file name has no chapter number", "call it NN_name.md, for example 05_name.md"
-    elif not re.match(rf"# {number}\. \S", text):
-        yield 1, "the chapter does not open with its number and title", f"begin with `# {number}. Title`"
+    elif not re.match(rf"# {number}{part}\. \S", text):
+        yield 1, "the chapter does not open with its number and title", f"begin with `# {number}{part}. Title`"
     elif stamp.head_line(address, stem) not in text.splitlines():
         what = "the line under the title, with the links to the book and to Colab, is missing or leads elsewhere"
         yield 1, what, f"put `*Chapter {number} of [...*` there, and `python book/_tools/stamp.py` completes it"

@@ -29,7 +29,8 @@ if importlib.util.find_spec("sigreg") is None:
 import sigreg.lab.notebook
 
 sigreg.lab.notebook.start()"""
-HEAD_LINE = "*Chapter {number} of [{title}]({book}) · [open in Colab]({colab}/notebooks/{stem}.ipynb)*"
+PARTS = {"": "", "b": ", second part,", "c": ", third part,"}  # 04b_name is the second page of Chapter 4
+HEAD_LINE = "*Chapter {number}{part} of [{title}]({book}) · [open in Colab]({colab}/notebooks/{stem}.ipynb)*"
 
 
 class Address(NamedTuple):
@@ -61,7 +62,8 @@ def setup_cell(address):
 
 def head_line(address, stem):
     """The line under the title of the chapter `notebooks/<stem>.md`."""
-    return HEAD_LINE.format(number=int(stem.split("_")[0]), colab=address.colab, stem=stem, **address._asdict())
+    number, part = re.match(r"(\d+)([bc]?)", stem).groups()
+    return HEAD_LINE.format(number=int(number), part=PARTS[part], colab=address.colab, stem=stem, **address._asdict())
 
 
 def restamp_chapter(text, stem, now):
@@ -69,7 +71,7 @@ def restamp_chapter(text, stem, now):
     cell = re.search(r"(?ms)^```\{code-cell\}[^\n]*\n(?:(?::[^\n]*|---\n.*?^---)\n+)*(?P<code>.*?)\n```$", text)
     if cell and 'find_spec("sigreg")' in cell["code"]:
         text = text[: cell.start("code")] + setup_cell(now) + text[cell.end("code") :]
-    return re.sub(r"(?m)^([*_])Chapter \d+ of \[.*\1$", lambda _: head_line(now, stem), text, count=1)
+    return re.sub(r"(?m)^([*_])Chapter \d+(?:, \w+ part,)? of.*\1$", lambda _: head_line(now, stem), text, count=1)
 
 
 def changed_files(root=ROOT):

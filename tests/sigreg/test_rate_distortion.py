@@ -280,7 +280,6 @@ def test_float32_gives_float32_of_the_float64_answer():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_agrees_with_the_cpu():
     joint, betas = random_joint(36, 5, 3), logspace(3, 60, 10)
     there = information_bottleneck(joint.cuda(), betas.cuda())

@@ -73,7 +73,7 @@ def test_the_kernel_is_what_runs(monkeypatch):
 
 
 @kernel
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 5, 2), (33, 4, 7), (70, 3, 65), (2100, 2, 3)])  # one and more blocks
+@pytest.mark.parametrize("shape", [(3, 1, 1), (33, 4, 5), (70, 3, 9), (2100, 2, 2)])  # one and more blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kernel_value_and_gradient(shape, dtype):
     n, d, m = shape
@@ -95,7 +95,7 @@ def test_kernel_takes_any_knots(grid):
 
 @kernel
 def test_kernel_takes_views_and_columns():
-    a, z = directions_for(9, 4), gaussian(3, 20, 4, dtype=torch.float32)
+    a, z = directions_for(4, 4), gaussian(3, 20, 4, dtype=torch.float32)
     assert_is_the_formula(lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a), z, 1e-6)
     x = 2 * gaussian(1, 5, dtype=torch.float32)
     assert_is_the_formula(epps_pulley, plain_epps_pulley, x, 1e-6)
@@ -104,15 +104,15 @@ def test_kernel_takes_views_and_columns():
 
 @kernel
 def test_kernel_in_parts_of_the_directions(monkeypatch):
-    a, z = directions_for(23, 4), gaussian(2, 20, 4)
+    a, z = directions_for(5, 4), gaussian(2, 20, 4)
     whole = value_and_grad(lambda z: sliced_sigreg(z, a), z)
-    monkeypatch.setattr(_sliced, "_KERNEL_ENTRIES", 2 * 20 * 7)
+    monkeypatch.setattr(_sliced, "_KERNEL_ENTRIES", 2 * 20 * 3)
     torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), whole)
 
 
 @kernel
 def test_kernel_without_gradient_leaves_the_value():
-    a, z = directions_for(9, 4), gaussian(20, 4)
+    a, z = directions_for(4, 4), gaussian(20, 4)
     torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a))
 
 
@@ -121,7 +121,7 @@ def test_kernel_split_where_processes_share_is_the_whole_kernel(tmp_path, monkey
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        z, a = gaussian(2, 30, 4), directions_for(9, 4)
+        z, a = gaussian(2, 30, 4), directions_for(3, 4)
         together = _sliced._sliced_and_slope(z, a, True, knots=17, t_max=3.0, group=dist.group.WORLD)
         alone = _sliced._sliced_and_slope(z, a, True, knots=17, t_max=3.0, group=None)
         torch.testing.assert_close(together, alone)
@@ -144,7 +144,7 @@ def test_kernel_never_drops_nan():
 @kernel
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_kernel_under_transforms():
-    z, a = gaussian(4, 12, 3), directions_for(5, 3)
+    z, a = gaussian(2, 12, 3), directions_for(3, 3)
     each = torch.stack([grad(lambda z: plain_sliced_sigreg(z, a))(view) for view in z])
     torch.testing.assert_close(vmap(grad(lambda z: sliced_sigreg(z, a)))(z), each)
     torch.testing.assert_close(jacfwd(lambda z: sliced_sigreg(z, a))(z[0]), each[0])
@@ -153,7 +153,7 @@ def test_kernel_under_transforms():
 @kernel
 def test_kernel_under_compile_and_export():
     torch._dynamo.reset()
-    z, a = gaussian(2, 16, 4, dtype=torch.float32), directions_for(8, 4, dtype=torch.float32)
+    z, a = gaussian(2, 16, 4, dtype=torch.float32), directions_for(3, 4, dtype=torch.float32)
 
     def loss(z):
         return 2 * sliced_sigreg(z.tanh(), a)

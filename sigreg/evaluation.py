@@ -39,9 +39,6 @@ def features(encoder: nn.Module, images: Tensor, batch_size: int = 1000) -> Tens
     Raises:
         TypeError: ``images`` is not a floating tensor.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> features(torch.nn.Flatten(), torch.zeros(5, 1, 2, 2), batch_size=2).shape
         torch.Size([5, 4])
@@ -144,7 +141,7 @@ def linear_probe(
         Liu and Nocedal (1989), for L-BFGS.
 
     Derived in:
-        Nothing to derive; Chapter 4, Proposition 4.16, says what a ridge asks of features.
+        Chapter 4, Proposition 4.16, says what a ridge asks of features.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -190,7 +187,7 @@ def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
     )
     calls = 0
 
-    def objective():
+    def objective() -> Tensor:
         nonlocal calls
         calls += 1
         search.zero_grad()
@@ -200,7 +197,7 @@ def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
 
     search.step(objective)
     objective()
-    gradient = max(weight.grad.abs().max().item(), bias.grad.abs().max().item())
+    gradient = max(p.grad.abs().max().item() for p in (weight, bias) if p.grad is not None)
     with torch.no_grad():
         train_accuracy = ((x @ weight + bias).argmax(1) == train_y).double().mean().item()
         right = ((test_x - mean) / std @ weight + bias).argmax(1) == test_y
@@ -234,9 +231,6 @@ def knn_accuracy(
 
     Reference:
         The usual check of frozen features, Wu et al. (2018), arXiv 1805.01978, there with weighted votes.
-
-    Derived in:
-        Nothing to derive.
 
     Example:
         >>> x = torch.eye(3).repeat(4, 1)
@@ -278,18 +272,16 @@ def effective_rank(z: Tensor) -> float:
     Reference:
         Roy and Vetterli (2007), "The effective rank"; as a check of features, Garrido et al. (2023), arXiv 2210.02885.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> round(effective_rank(torch.cat([torch.eye(4), -torch.eye(4)])), 3)
         4.0
     """
     _require_numbers("z", require_finite("z", require_floating("z", z, 2, "(N, D)")))
-    z = z.cpu().double()
+    z = z.cpu().double() if z.device.type == "mps" else z.double()
     size = z.abs().max()
     z = z - z.mean(0)
-    s = torch.linalg.eigvalsh(z.T @ z).clamp_min(0).sqrt()
+    gram = z @ z.T if len(z) < z.shape[1] else z.T @ z  # the smaller of two with the same singular values
+    s = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     if s.max() <= 1e-12 * len(z) ** 0.5 * size:
         return 0.0
     p = s / s.sum()

@@ -6,20 +6,27 @@ directions in closed form (:func:`slice_free_sigreg`). A healthy value is near 1
 :func:`sigreg_null_mean`.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import math
 import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
 from sigreg._per_view import compute_dtype
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
-from sigreg._validate import require_floating
+from sigreg._validate import require_count, require_floating
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = [
     "SIGReg",
@@ -40,7 +47,7 @@ __all__ = [
 # ---------------------------------------------------------------------------------------------------------
 
 
-def plain_epps_pulley(x, *, knots=17, t_max=3.0):
+def plain_epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""The Epps-Pulley statistic of each column, written as the formula reads: the oracle of the fast form.
 
     Its cost is a tensor of N x M x knots entries; :func:`epps_pulley` has the same value and gradient without it.
@@ -72,7 +79,7 @@ def plain_epps_pulley(x, *, knots=17, t_max=3.0):
     return len(x) * distance @ (trapezoid * gaussian)
 
 
-def plain_sliced_sigreg(z, directions, *, knots=17, t_max=3.0):
+def plain_sliced_sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""SIGReg along given directions, written as the formula reads: the oracle of :func:`sliced_sigreg`.
 
     Args:
@@ -93,13 +100,13 @@ def plain_sliced_sigreg(z, directions, *, knots=17, t_max=3.0):
     return _plain_per_view(z if z.ndim == 3 else z.unsqueeze(0), directions, knots, t_max).mean()
 
 
-def _plain_per_view(z, directions, knots, t_max):
+def _plain_per_view(z: Tensor, directions: Tensor, knots: int, t_max: float) -> Tensor:
     x = (z @ directions.T).movedim(0, 1)  # (N, V, M)
     statistic = plain_epps_pulley(x.flatten(1), knots=knots, t_max=t_max)  # (V * M,)
     return statistic.unflatten(0, x.shape[1:]).mean(1)
 
 
-def epps_pulley_closed_form(x):
+def epps_pulley_closed_form(x: Tensor) -> Tensor:
     r"""The Epps-Pulley statistic of each column with the integral over the whole line done by hand.
 
     .. math:: T = N \sqrt{2\pi} \Big[ \tfrac{1}{N^2} \sum_{ij} e^{-(x_i - x_j)^2/2}
@@ -133,7 +140,7 @@ def epps_pulley_closed_form(x):
     return value.to(x.dtype)
 
 
-def sigreg_null_mean(knots=17, t_max=3.0):
+def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
     r"""What SIGReg reads on average when the codes are standard Gaussian, for every N: the value to aim at.
 
     .. math:: \mathbb{E}\, T = 2 \int_0^{t_{\max}} (1 - e^{-t^2})\, e^{-t^2/2}\, dt
@@ -157,7 +164,7 @@ def sigreg_null_mean(knots=17, t_max=3.0):
     return float(weight @ (1 - gaussian**2))
 
 
-def sigreg_collapse_value(knots=17, t_max=3.0):
+def sigreg_collapse_value(knots: int = 17, t_max: float = 3.0) -> float:
     r"""What SIGReg reads *per sample*, T / N, when every code is the same point at the origin.
 
     .. math:: T / N = 2 \int_0^{t_{\max}} (1 - e^{-t^2/2})^2\, e^{-t^2/2}\, dt
@@ -186,7 +193,14 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def random_directions(num_slices, dim, *, generator=None, device=None, dtype=None):
+def random_directions(
+    num_slices: int,
+    dim: int,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     r"""Directions drawn uniformly from the unit sphere: normalised Gaussian vectors.
 
     They are drawn in float32 whatever ``dtype`` is, so one seed gives the same directions in every precision.
@@ -212,17 +226,23 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
     >>> a.shape, a.norm(dim=1)
     (torch.Size([3, 5]), tensor([1., 1., 1.]))
     """
-    _require_count("num_slices", num_slices, 1)
-    _require_count("dim", dim, 1)
+    require_count("num_slices", num_slices)
+    require_count("dim", dim)
     return _unit_rows(num_slices, dim, generator, device, dtype)
 
 
-def _unit_rows(num_slices, dim, generator, device, dtype):
+def _unit_rows(
+    num_slices: int,
+    dim: int,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
     return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
 
 
-def epps_pulley(x, *, knots=17, t_max=3.0):
+def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""The Epps-Pulley distance of each column from N(0, 1).
 
     .. math:: T = N \int \Big| \tfrac{1}{N} \sum_n e^{i t x_n} - e^{-t^2/2} \Big|^2 e^{-t^2/2}\, dt
@@ -256,7 +276,15 @@ def epps_pulley(x, *, knots=17, t_max=3.0):
     return sliced(samples, samples.new_ones(1, 1), knots, t_max, None, _plain_per_view)
 
 
-def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
+def sliced_sigreg(
+    z: Tensor,
+    directions: Tensor,
+    *,
+    knots: int = 17,
+    t_max: float = 3.0,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""SIGReg: the mean Epps-Pulley distance from N(0, 1) of the codes projected on given directions.
 
     .. math:: \mathrm{SIGReg}(z) = \tfrac{1}{M} \sum_m T\big(\{a_m \cdot z_n\}_n\big)
@@ -348,31 +376,43 @@ class SIGReg(nn.Module):
     (tensor(1..., grad_fn=...), torch.Size([512, 8]))
     """
 
-    def __init__(self, num_slices=256, knots=17, t_max=3.0, *, sync=True, group=None):
+    if TYPE_CHECKING:  # nn.Module promises nothing of a call
+
+        def __call__(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+
+    def __init__(
+        self,
+        num_slices: int = 256,
+        knots: int = 17,
+        t_max: float = 3.0,
+        *,
+        sync: bool = True,
+        group: ProcessGroup | None = None,
+    ) -> None:
         super().__init__()
-        self.num_slices = _require_count("num_slices", num_slices, 1)
+        self.num_slices = require_count("num_slices", num_slices)
         self.knots, self.t_max = _require_grid(knots, t_max)
         self.sync, self.group = sync, group
 
-    def forward(self, z, generator=None):
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
         group = shared_group(self.sync, self.group)
         views = _views(z, group)
         directions = _unit_rows(self.num_slices, z.shape[-1], generator, z.device, compute_dtype(z))
         return sliced(views, from_first(directions, group), self.knots, self.t_max, group, _plain_per_view).mean()
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         alone = "" if self.sync else ", sync=False"
         shared = "" if self.group is None else f", group={self.group}"
         return f"num_slices={self.num_slices}, knots={self.knots}, t_max={self.t_max}{alone}{shared}"
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> SIGReg:
         memo[id(self.group)] = self.group  # processes are shared by the copies, not copied
         twin = type(self).__new__(type(self))
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         return twin
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "group": group_to_pickle(self.group)}
 
 
@@ -381,7 +421,7 @@ class SIGReg(nn.Module):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def slice_free_sigreg(z, *, sync=True, group=None):
+def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | None = None) -> Tensor:
     r"""SIGReg averaged over the whole sphere of directions and integrated over the whole line, in closed form.
 
     .. math:: N \sqrt{2\pi} \Big[ \tfrac{1}{N^2} \sum_{ij} k\big(\tfrac12 |z_i - z_j|^2\big)
@@ -428,7 +468,12 @@ def slice_free_sigreg(z, *, sync=True, group=None):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def backward_in_parts(encode, parts, loss):
+Part = TypeVar("Part")
+
+
+def backward_in_parts(
+    encode: Callable[[Part], Tensor], parts: Iterable[Part], loss: Callable[[Tensor], Tensor]
+) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 
     .. math:: \frac{\partial L}{\partial \theta} = \sum_p \frac{\partial z_p}{\partial \theta} \,
@@ -476,6 +521,8 @@ def backward_in_parts(encode, parts, loss):
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
     value.backward()
+    if whole.grad is None:
+        raise ValueError("loss must depend on the codes: its backward left none of them a gradient")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
         for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
@@ -484,11 +531,11 @@ def backward_in_parts(encode, parts, loss):
     return value.detach()
 
 
-def _random_state():
+def _random_state() -> tuple[Tensor, list[Tensor]]:
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def _set_random_state(state):
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
     torch.set_rng_state(state[0])
     torch.cuda.set_rng_state_all(state[1])
 
@@ -498,7 +545,7 @@ def _set_random_state(state):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _views(z, group):
+def _views(z: Tensor, group: ProcessGroup | None) -> Tensor:
     """Codes (..., N, D) as (V, N, D)."""
     require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     n, d = z.shape[-2:]
@@ -512,10 +559,10 @@ def _views(z, group):
     return z.unsqueeze(0) if z.ndim == 2 else z.flatten(0, -3)
 
 
-_warned = []  # of many views, once is enough
+_warned: list[tuple[int, int]] = []  # of many views, once is enough
 
 
-def _warn_of_many_views(v, n):
+def _warn_of_many_views(v: int, n: int) -> None:
     if not _warned:
         _warned.append((v, n))
         warnings.warn(
@@ -525,16 +572,8 @@ def _warn_of_many_views(v, n):
         )
 
 
-def _require_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-def _require_grid(knots, t_max):
-    knots = _require_count("knots", knots, 2)
+def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
+    knots = require_count("knots", knots, 2)
     if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
@@ -547,7 +586,7 @@ def _require_grid(knots, t_max):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def radial_sigreg(z, *, knots=17, t_max=3.0):
+def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""The Epps-Pulley statistic of the codes' lengths: what no slice shows, whether :math:`|z|` follows its law.
 
     .. math::
@@ -581,14 +620,21 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
     require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
-    t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
+    t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
     x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
     gap = (angle.cos().mean(-2) - real).square() + (angle.sin().mean(-2) - imaginary).square()
     return z.shape[-2] * (gap @ weight).mean()
 
 
-def radial_null_mean(dim, knots=17, t_max=3.0):
+def _filled(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants on a device. A CUDA graph holds no copy from the host: there each is filled in by itself."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
+
+
+def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     r"""What :func:`radial_sigreg` reads on average when the codes are standard Gaussian, for every N.
 
     .. math:: \mathbb{E}\, R = 2 \int_0^{t_{\max}} \bigl(1 - |\varphi_D(t)|^2\bigr)\, e^{-t^2/2}\, dt
@@ -607,12 +653,12 @@ def radial_null_mean(dim, knots=17, t_max=3.0):
     >>> round(radial_null_mean(64), 3)
     1.051
     """
-    _, weight, real, imaginary = _radius_law(_require_count("dim", dim, 1), *_require_grid(knots, t_max))
+    _, weight, real, imaginary = _radius_law(require_count("dim", dim), *_require_grid(knots, t_max))
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
 @functools.lru_cache(maxsize=64)
-def _radius_law(dim, knots, t_max):
+def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     """Grid, trapezoid weights and the characteristic function of x: four tuples of ``knots`` numbers.
 
     The density of |z| is r^(D - 1) e^(-r^2 / 2) up to a constant. Nearly all of it lies within 10 of sqrt(D), where

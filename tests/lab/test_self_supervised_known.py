@@ -4,7 +4,7 @@ import torch
 
 import sigreg.lab.experiments.self_supervised_known as experiment
 from sigreg.evaluation import linear_probe
-from sigreg.lab import verdicts
+from sigreg.lab import rules, verdicts
 from sigreg.lab.judging import unpack
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_units_pair_the_arms():
 
 
 def test_every_known_answer_comes_out():
-    answers = verdicts.load_claims()["answers"]
+    answers = rules.load_claims()["answers"]
     assert {answer["truth"] for answer in answers} == {"confirmed", "not confirmed"}
     for answer in answers:
         judged = verdicts.judge(answer)

@@ -18,6 +18,12 @@ def at_least_float32(z: Tensor) -> Tensor:
     return z if z.dtype in (torch.float32, torch.float64) else z.float()
 
 
+def in_range(z: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """Codes divided by a size that keeps their squares from overflowing, and that size: 1 unless they are huge."""
+    size = (z.detach().abs().amax(dim, keepdim=True) / 1e15).clamp_min(1)
+    return z / size, size
+
+
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     """The function with autocast off for the device of its first tensor: no product of it runs in half precision."""
 

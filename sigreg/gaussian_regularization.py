@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
+from sigreg._distributed import count_shared, from_first, group_to_pickle, randn, shared_group, sum_shared
 from sigreg._per_view import compute_dtype
+from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
 from sigreg._validate import require_floating
@@ -594,7 +595,10 @@ def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
+@without_autocast
+def radial_sigreg(
+    z: Tensor, *, knots: int = 17, t_max: float = 3.0, sync: bool = True, group: ProcessGroup | None = None
+) -> Tensor:
     r"""The Epps-Pulley statistic of the codes' lengths: what no slice shows, whether :math:`|z|` follows its law.
 
     .. math::
@@ -603,13 +607,13 @@ def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
 
     with :math:`\varphi_D` the characteristic function of x for a Gaussian code. On Gaussian codes its mean is
     :func:`radial_null_mean`; its gradient with respect to one code is never longer than :math:`8\sqrt2`. It says
-    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots). Where
-    several processes train together, each scores its own codes.
+    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots).
 
     Args:
-        z: floating (N, D), or (V, N, D) for V views that are scored apart and averaged.
+        z: floating codes (..., N, D), the sample before the last axis, as in :func:`sliced_sigreg`.
         knots: number of grid points on [0, t_max], at least 2.
         t_max: end of the grid, positive.
+        sync, group: how processes share, as in :func:`sliced_sigreg`.
 
     Returns:
         a scalar, in float32 for half-precision codes and in the dtype of ``z`` otherwise.
@@ -625,14 +629,17 @@ def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     >>> radial_sigreg(z) < 4 < radial_sigreg(cube)
     tensor(True)
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
+    group = shared_group(sync, group)
+    require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
     t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
-    x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
+    small, size = in_range(z.to(dtype))
+    x = math.sqrt(2) * (size.squeeze(-1) * small.norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
-    gap = (angle.cos().mean(-2) - real).square() + (angle.sin().mean(-2) - imaginary).square()
-    return z.shape[-2] * (gap @ weight).mean()
+    count = count_shared(z.shape[-2], group, x)
+    cosine, sine = sum_shared(torch.stack([angle.cos().sum(-2), angle.sin().sum(-2)]), group) / count
+    return count * (((cosine - real).square() + (sine - imaginary).square()) @ weight).mean()
 
 
 def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
@@ -658,8 +665,13 @@ def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
-@functools.lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # which a compiled function does not trace
 def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
+    return _integrated_radius_law(dim, knots, t_max)
+
+
+@functools.lru_cache(maxsize=64)
+def _integrated_radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     """Grid, trapezoid weights and the characteristic function of x: four tuples of ``knots`` numbers.
 
     The density of |z| is r^(D - 1) e^(-r^2 / 2) up to a constant. Nearly all of it lies within 10 of sqrt(D), where

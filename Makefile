@@ -35,7 +35,7 @@ unit: $(VENV)/.peers  ## unit tests and doctests only
 	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10
 
 records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
-	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu --tolerance 0.03
+	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu
 
 nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
 	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \

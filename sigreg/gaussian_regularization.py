@@ -24,7 +24,7 @@ from sigreg._per_view import compute_dtype
 from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
-from sigreg._validate import require_floating
+from sigreg._validate import require_count, require_floating, require_generator, require_sharing
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -138,7 +138,7 @@ def epps_pulley_closed_form(x: Tensor) -> Tensor:
     pairs = torch.exp(-(fine.unsqueeze(0) - fine.unsqueeze(1)).square() / 2).mean((0, 1))
     alone = torch.exp(-fine.square() / 4).mean(0)
     value = len(x) * math.sqrt(2 * math.pi) * (pairs - math.sqrt(2) * alone + 1 / math.sqrt(3))
-    return value.to(x.dtype)
+    return value.to(compute_dtype(x))
 
 
 def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
@@ -227,8 +227,13 @@ def random_directions(
     >>> a.shape, a.norm(dim=1)
     (torch.Size([3, 5]), tensor([1., 1., 1.]))
     """
-    _require_count("num_slices", num_slices, 1)
-    _require_count("dim", dim, 1)
+    require_count("num_slices", num_slices)
+    require_count("dim", dim)
+    require_generator("generator", generator)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
+    if device is not None and not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a torch.device, a string or None, got {type(device).__name__}")
     return _unit_rows(num_slices, dim, generator, device, dtype)
 
 
@@ -334,6 +339,7 @@ def sliced_sigreg(
     >>> sliced_sigreg(z, directions), sliced_sigreg(2 * z, directions)
     (tensor(0.96...), tensor(122.0...))
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     views = _views(z, group)
     require_floating("directions", directions, 2, "(M, D)")
@@ -391,14 +397,16 @@ class SIGReg(nn.Module):
         group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.num_slices = _require_count("num_slices", num_slices, 1)
+        self.num_slices = require_count("num_slices", num_slices)
         self.knots, self.t_max = _require_grid(knots, t_max)
+        require_sharing(sync, group)
         self.sync, self.group = sync, group
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
         group = shared_group(self.sync, self.group)
         views = _views(z, group)
+        require_generator("generator", generator)
         directions = _unit_rows(self.num_slices, z.shape[-1], generator, z.device, compute_dtype(z))
         return sliced(views, from_first(directions, group), self.knots, self.t_max, group, _plain_per_view).mean()
 
@@ -460,6 +468,7 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     return slice_free(_views(z, group), group).mean()
 
@@ -510,6 +519,11 @@ def backward_in_parts(
     >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
     >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
     """
+    for name, value in (("encode", encode), ("loss", loss)):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function or a module, got {type(value).__name__}")
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts must be a sequence of parts of the batch, got {type(parts).__name__}")
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty: expected at least one part of the batch")
@@ -521,6 +535,8 @@ def backward_in_parts(
     sizes = [len(code.movedim(-2, 0)) for code in codes]
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        raise ValueError("loss must return a scalar tensor that depends on the codes")
     value.backward()
     if whole.grad is None:
         raise ValueError("loss must depend on the codes: its backward left none of them a gradient")
@@ -573,16 +589,8 @@ def _warn_of_many_views(v: int, n: int) -> None:
         )
 
 
-def _require_count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
 def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
-    knots = _require_count("knots", knots, 2)
+    knots = require_count("knots", knots, 2)
     if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
@@ -629,17 +637,25 @@ def radial_sigreg(
     >>> radial_sigreg(z) < 4 < radial_sigreg(cube)
     tensor(True)
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
-    t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
+    t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
     small, size = in_range(z.to(dtype))
     x = math.sqrt(2) * (size.squeeze(-1) * small.norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
     count = count_shared(z.shape[-2], group, x)
     cosine, sine = sum_shared(torch.stack([angle.cos().sum(-2), angle.sin().sum(-2)]), group) / count
     return count * (((cosine - real).square() + (sine - imaginary).square()) @ weight).mean()
+
+
+def _filled(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants on a device. A CUDA graph holds no copy from the host: there each is filled in by itself."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
 
 
 def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
@@ -661,7 +677,7 @@ def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(radial_null_mean(64), 3)
     1.051
     """
-    _, weight, real, imaginary = _radius_law(_require_count("dim", dim, 1), *_require_grid(knots, t_max))
+    _, weight, real, imaginary = _radius_law(require_count("dim", dim), *_require_grid(knots, t_max))
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 

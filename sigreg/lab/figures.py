@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sigreg.lab import require_extra
+
+require_extra()
+
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np

@@ -70,7 +70,7 @@ class Fixed:
 
 def test_it_takes_the_steps_of_the_loop_that_waits():
     batches = [torch.randn(16, 5, generator=seeded(k)) for k in range(12)]
-    one = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7), torch.nn.Linear(7, 3))
+    one = torch.nn.Sequential(torch.nn.Linear(5, 7, bias=False), torch.nn.BatchNorm1d(7), torch.nn.Linear(7, 3))
     other = copy.deepcopy(one)
 
     def loss(network, batch, generator=None):

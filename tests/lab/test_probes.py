@@ -1,6 +1,5 @@
 """Probes on the device: the objective of the package's own probe, at every ridge at once."""
 
-import pytest
 import torch
 
 from sigreg.evaluation import linear_probe
@@ -47,7 +46,7 @@ def test_whitened_features_forget_their_axes():
     assert max(abs(a - b) for a, b in zip(plain.held_out, other.held_out, strict=True)) < 0.08
 
 
-def test_two_readers_of_many_equal_features_agree_whatever_the_step_count():
+def test_the_search_has_ended():
     x, y = some_features(seed=4)
-    one, two = (ridge_path(x, y, (0.1,), steps=steps)[0] for steps in (100, 400))
-    assert (one - two).abs().max() < 1e-2 * pytest.approx(two.abs().max().item(), rel=1)
+    one, two = (ridge_path(x, y, (0.1, 0.001), steps=steps)[0] for steps in (60, 600))
+    assert ((one - two).abs().amax((1, 2)) < 0.02 * two.abs().amax((1, 2))).all()

@@ -44,7 +44,7 @@ def png(figure):
 
 def test_a_plain_plot_comes_out_as_the_style_says():
     figure, ax = plt.subplots()
-    (line,) = ax.plot([0, 1], [0, 1], label="line")
+    line, = ax.plot([0, 1], [0, 1], label="line")
     image, size = png(figure)
     assert image.size == (921, 561) and size < 150_000
     assert image.convert("RGBA").getextrema()[3] == (255, 255), "the ground is opaque"
@@ -165,11 +165,8 @@ def test_tensors_lists_and_leading_dimensions_are_taken():
 @pytest.mark.parametrize(
     "p, match",
     [
-        ([0.5, 0.5], "shape"),
-        (1.0, "shape"),
-        ([[0.2, 0.2, 0.2]], "distributions"),
-        ([1.2, -0.1, -0.1], "distributions"),
-        ([float("nan"), 0.5, 0.5], "distributions"),
+        ([0.5, 0.5], "shape"), (1.0, "shape"), ([[0.2, 0.2, 0.2]], "distributions"),
+        ([1.2, -0.1, -0.1], "distributions"), ([float("nan"), 0.5, 0.5], "distributions"),
     ],
 )
 def test_what_is_no_distribution_over_three_is_refused(p, match):
@@ -198,7 +195,7 @@ def test_ternary_axes_name_the_corners_and_hold_the_triangle():
 
 def test_a_line_is_labelled_at_its_right_end_or_where_asked():
     _, ax = plt.subplots()
-    (line,) = ax.plot([2, 0, 1, np.nan], [4, 0, 1, 9], color=COLORS.green, label="square")
+    line, = ax.plot([2, 0, 1, np.nan], [4, 0, 1, 9], color=COLORS.green, label="square")
     note = label_line(ax, line)
     assert note.xy == (2, 4) and note.get_text() == "square" and note.get_color() == COLORS.green
     assert label_line(ax, line, "half", x=1.5, ha="right").xy == (1.5, 2.5)
@@ -229,12 +226,8 @@ def test_the_interval_covers_as_often_as_it_says(rng):
 @pytest.mark.parametrize(
     "values, level, match",
     [
-        ([1.0], 0.95, "two or more"),
-        (3.0, 0.95, "two or more"),
-        ([], 0.95, "two or more"),
-        ([1.0, float("nan")], 0.95, "NaN"),
-        ([1.0, 2.0], 1.0, "level"),
-        ([1.0, 2.0], 95, "level"),
+        ([1.0], 0.95, "two or more"), (3.0, 0.95, "two or more"), ([], 0.95, "two or more"),
+        ([1.0, float("nan")], 0.95, "NaN"), ([1.0, 2.0], 1.0, "level"), ([1.0, 2.0], 95, "level"),
     ],
 )
 def test_an_interval_of_nothing_is_refused(values, level, match):

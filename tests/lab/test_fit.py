@@ -113,7 +113,7 @@ def test_a_diverging_run_says_so():
         fit(nn.Linear(1, 1), lambda net, batch: net(batch[0]).sum() / 0, [(torch.ones(2, 1),)])
 
 
-TWO = """
+TWO = '''
 import json, sys
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
@@ -132,7 +132,7 @@ if not dist.is_initialized() or dist.get_rank() == 0:
         json.dump(found, file)
 if dist.is_initialized():
     dist.destroy_process_group()
-"""
+'''
 
 
 def self_supervised(network, batch):

@@ -61,18 +61,8 @@ def test_objectives_prefer_agreeing_spread_codes(method):
 
 def test_a_unit_trains_repeats_itself_and_reports_what_the_chapter_needs():
     unit = {
-        "method": "logdet",
-        "weight": 2.0,
-        "seed": 3,
-        "part": "final",
-        "images": 128,
-        "epochs": 1,
-        "whole": False,
-        "batch_size": 64,
-        "lr": 1e-3,
-        "probe": 200,
-        "hidden": 16,
-        "latent_dim": 4,
+        "method": "logdet", "weight": 2.0, "seed": 3, "part": "final", "images": 128, "epochs": 1, "whole": False,
+        "batch_size": 64, "lr": 1e-3, "probe": 200, "hidden": 16, "latent_dim": 4,
     }
     found = experiment.run_unit(unit, torch.device("cpu"))
     assert found == experiment.run_unit(unit, torch.device("cpu"))

@@ -46,7 +46,12 @@ FLAGS = [
     "--disable-sync",
 ]
 
-READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
+READY = """async () => {
+  await window.MathJax?.startup?.promise;
+  await document.fonts.ready;
+  for (const e of document.images) e.loading = 'eager'; // those further down, too
+  await Promise.all([...document.images].map(e => e.complete || new Promise(done => { e.onload = e.onerror = done; })));
+}"""
 
 CHECK = r"""() => {
   const found = [], root = document.documentElement, width = root.clientWidth;

@@ -66,12 +66,13 @@ def test_permissions_are_the_least(path):
     assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
 
 
-def test_the_four_workflows_do_what_they_are_for(path):
+def test_the_workflows_do_what_they_are_for(path):
     text, on = path.read_text(), yaml.safe_load(path.read_text())[True]  # YAML 1.1 reads the key `on` as true
     wanted = {
         "book": (["push"], ["make PYTHON=python book", "actions/deploy-pages"]),
         "ci": (["push", "pull_request"], ["make PYTHON=python book", "make PYTHON=python test", "lowest-direct"]),
         "colab": (["schedule"], ["make PYTHON=python colab"]),
+        "sphinx": (["schedule"], ["make PYTHON=python sphinx"]),
         "links": (["schedule"], ["make PYTHON=python links", "continue-on-error: true"]),
     }
     events, parts = wanted[path.stem]

@@ -217,7 +217,7 @@ def consistency_loss(
         Sohn et al. (2020), arXiv 2001.07685, FixMatch, equation 4.
 
     Derived in:
-        Nothing to derive; the baseline of Chapter 5.
+        The baseline of Chapter 5.
 
     Example:
         >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.1, 0.0]])

@@ -219,7 +219,7 @@ function prepareCards() {
   document.body.append(card);
   card.addEventListener("pointerenter", () => clearTimeout(timer));
   card.addEventListener("pointerleave", () => later(hide, CLOSE_AFTER));
-  for (const link of document.querySelectorAll("article a.reference.internal, article .claims-overview a")) {
+  for (const link of document.querySelectorAll("article a.reference.internal, article .claims-overview a, article .tile")) {
     if (!STATEMENT.test(link.hash) && !CLAIM.test(link.hash)) continue;
     link.addEventListener("pointerenter", (event) => {
       if (event.pointerType === "mouse") shownFor === link ? clearTimeout(timer) : later(() => show(link), OPEN_AFTER);
@@ -232,6 +232,23 @@ function prepareCards() {
   addEventListener("keydown", (event) => event.key === "Escape" && hide(), true); // before any control keeps the key
 }
 
+// Copy ----------------------------------------------------------------------------------------------------
+
+// A button that copies what stands elsewhere on the page; shown only where that can work.
+function offerCopies() {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    const source = document.querySelector(button.dataset.copy);
+    if (!source || !navigator.clipboard) continue;
+    const label = button.textContent;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(source.textContent.trim());
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = label), 1500);
+    });
+  }
+}
+
 // Start ---------------------------------------------------------------------------------------------------
 
 addEventListener("load", async () => {
@@ -241,6 +258,7 @@ addEventListener("load", async () => {
   }
   for (const entry of document.querySelectorAll(".citation-list, .citation")) entry.removeAttribute("role");
   prepareCards();
+  offerCopies();
   openFigures();
   if (window.MathJax?.startup) await MathJax.startup.promise;
   repair();

@@ -17,6 +17,7 @@ MAKE = ["make", "--no-print-directory"]
 CHECKS = {
     "book": [*MAKE, "book"],
     "style": [sys.executable, "-m", "ruff", "check", "sigreg", "tests", "book", "notebooks", "benchmarks"],
+    "types": [sys.executable, "-m", "mypy"],
     "stamp": [sys.executable, TOOL + "stamp.py", "check"],
     "claims": [sys.executable, TOOL + "claims.py", "check"],
     "pairs": [sys.executable, TOOL + "pairs.py", "check"],

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "encoders-want-to-be-normal.pdf"
 FIRST = "book/index.html"
 START = "book/notation.html"  # all are assembled there, because it has MathJax
-LEFT_OUT = ("book/api.html",)  # a reference to search in, not to read in print
+LEFT_OUT = "book/api"  # pages that begin so: a reference to search in, not to read in print
 PLACE = re.compile(r'(<span id="print-version">).*?(</span>)', re.DOTALL)
 LARGEST = 10e6  # bytes
 
@@ -122,7 +122,7 @@ def print_book(root: Path, command: str) -> tuple[Path, list[list[str]]]:
         book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
         release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
         settings = {
-            "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
+            "names": [name for name in names if not name.startswith(LEFT_OUT) and (root / name).is_file()],
             "book": book.removesuffix(START) or home,
             "release": release,
         }

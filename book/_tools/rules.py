@@ -6,8 +6,21 @@ Cells are counted from 1, as they stand in the notebook, those of text too.
 import re
 import statistics
 
-import stamp
+SETUP_CELL = """\
+# Does nothing where sigreg is installed; in Colab it adds this one package and touches nothing else.
+import importlib.util
 
+if importlib.util.find_spec("sigreg") is None:
+    %pip install --quiet --no-deps "git+{url}@{branch}"
+
+import sigreg.lab.notebook
+
+sigreg.lab.notebook.start()"""
+PARTS = {"": "", "b": ", second part,", "c": ", third part,"}  # 04b_name is the second page of Chapter 4
+HEAD_LINE = (
+    "*Chapter {number}{part} of [{title}]({book})"
+    " · [open in Colab]({colab}/blob/{branch}/notebooks/{stem}.ipynb)*"
+)
 SECTIONS = ("## What this does not show", "## Exercises", "## References")
 MEDIAN_LINES, MOST_LINES = 10, 25  # of a code cell
 FEWEST_WORDS, MOST_WORDS = 60, 170  # of prose between two code cells
@@ -25,6 +38,18 @@ RAW_MYST = {
 OF_ONE_MACHINE = r"<[^<>]* at 0x[0-9a-f]{6,}>|\S*(ipykernel_\d|site-packages|/home/|/Users/|/tmp/)\S*"
 
 
+def setup_cell(address):
+    """The first code cell of every chapter."""
+    return SETUP_CELL.format(**address._asdict())
+
+
+def head_line(address, stem):
+    """The line under the title of the chapter `notebooks/<stem>.md`."""
+    colab = address.url.replace("github.com", "colab.research.google.com/github")
+    number, part = re.match(r"0*(\d+)([bc]?)", stem).groups()
+    return HEAD_LINE.format(number=number, part=PARTS[part], colab=colab, stem=stem, **address._asdict())
+
+
 def text_problems(stem, cells, address):
     """Check the title, the line of links under it, the closing sections, and that no raw MyST shows."""
     number, part = re.match(r"0*(\d*)([bc]?)", stem).groups()  # 04b_name is the second page of Chapter 4
@@ -33,9 +58,9 @@ def text_problems(stem, cells, address):
         yield None, "the file name has no chapter number", "call it NN_name.md, for example 05_name.md"
     elif not re.match(rf"# {number}{part}\. \S", text):
         yield 1, "the chapter does not open with its number and title", f"begin with `# {number}{part}. Title`"
-    elif stamp.head_line(address, stem) not in text.splitlines():
+    elif (line := head_line(address, stem)) not in text.splitlines():
         what = "the line under the title, with the links to the book and to Colab, is missing or leads elsewhere"
-        yield 1, what, f"put `*Chapter {number} of [...*` there, and `python book/_tools/stamp.py` completes it"
+        yield 1, what, f"put `{line}` there"
     for heading in SECTIONS:
         if not re.search(rf"(?m)^{heading}\s*$", text):
             yield None, f"there is no section `{heading}`", "add it: every chapter ends with these sections"
@@ -54,9 +79,9 @@ def code_problems(cells, address):
     """Check the setup cell, and that cells are short."""
     code = {k: cell for k, cell in enumerate(cells, 1) if cell.cell_type == "code"}
     for k, cell in list(code.items())[:1]:
-        if cell.source != stamp.setup_cell(address) or cell.metadata.get("tags") != ["nbval-ignore-output"]:
+        if cell.source != setup_cell(address) or cell.metadata.get("tags") != ["nbval-ignore-output"]:
             what = "the first code cell is not the setup cell that all chapters share, tagged nbval-ignore-output"
-            yield k, what, "copy it from another chapter; `python book/_tools/stamp.py` puts the address right"
+            yield k, what, f"write there:\n{setup_cell(address)}\n"
     sizes = {k: len(cell.source.splitlines()) for k, cell in code.items()}
     for k, size in sizes.items():
         if size == 0:

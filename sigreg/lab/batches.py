@@ -22,9 +22,6 @@ class Minibatches:
     Raises:
         ValueError: more is asked for in one batch than there is.
 
-    Derived in:
-        Nothing to derive; Chapter 3 uses it for its sweeps.
-
     Example:
         >>> batches = Minibatches(torch.zeros(10, 4), torch.arange(10), batch_size=4, epochs=3, noise_dim=2, seed=0)
         >>> len(batches), next(iter(batches))[2].shape
@@ -77,9 +74,6 @@ class ViewBatches:
 
     Reference:
         Small views: Caron et al. (2020), arXiv 2006.09882, "multi-crop".
-
-    Derived in:
-        Nothing to derive; Chapters 5 to 8 train on them.
 
     Example:
         >>> batches = ViewBatches(torch.zeros(10, 1, 28, 28), batch_size=4, epochs=3, seed=0)
@@ -143,9 +137,6 @@ def balanced_draw(labels, count, generator):
     Raises:
         TypeError, ValueError: ``labels`` are not integers; ``count`` is not a multiple of C, or a class is too small.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> labels = torch.arange(40) % 4
         >>> labels[balanced_draw(labels, 8, torch.Generator().manual_seed(0))].bincount()
@@ -186,9 +177,6 @@ class FewLabelBatches:
 
     Reference:
         Weak and strong views as in Sohn et al. (2020), arXiv 2001.07685.
-
-    Derived in:
-        Nothing to derive.
 
     Example:
         >>> images, labels = torch.zeros(30, 1, 28, 28), torch.arange(30) % 3

@@ -136,9 +136,6 @@ class SharedBatchNorm(nn.Module):
     Reference:
         Ioffe and Szegedy (2015), arXiv 1502.03167.
 
-    Derived in:
-        Nothing to derive; Chapters 5 to 8 train with it.
-
     Example:
         >>> y = SharedBatchNorm(3)(5 + 2 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0)))
         >>> y.mean(0).abs().max() < 1e-5, (y.var(0, correction=0) - 1).abs().max() < 1e-4
@@ -190,9 +187,6 @@ class ConvEncoder(nn.Module):
     Reference:
         The plain stack of 3x3 convolutions of Springenberg et al. (2015), arXiv 1412.6806.
 
-    Derived in:
-        Nothing to derive; Chapters 5 to 8 train it.
-
     Example:
         >>> encoder = ConvEncoder()
         >>> encoder(torch.zeros(2, 1, 28, 28)).shape, encoder.features
@@ -230,9 +224,6 @@ def mlp(widths):
 
     Reference:
         The projector of Chen et al. (2020), arXiv 2002.05709, with batch norm.
-
-    Derived in:
-        Nothing to derive; Chapters 5 to 8 train it.
 
     Example:
         >>> mlp((8, 16, 4))(torch.zeros(3, 8)).shape
@@ -378,9 +369,6 @@ def refresh_norms(network, images, batch_size=500):
 
     Raises:
         TypeError: ``images`` is not a floating tensor.
-
-    Derived in:
-        Nothing to derive.
 
     Example:
         >>> layer = SharedBatchNorm(1)

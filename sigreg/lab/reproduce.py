@@ -24,6 +24,9 @@ a docstring
     What the numbers say, in plain language; printed when the run is complete.
 ``CHECK = {"method": "sigreg"}`` (may be left out)
     Settings of the units that a quick check repeats: those that run what the study is about.
+``tolerance(unit)`` (may be left out)
+    The largest relative difference that verification puts down to rounding, 0.001 where nothing is said. Processors
+    round differently, and training amplifies that: such units say by how much, as measured, and why.
 
 That is all: the file is found by its name, and this module does the rest. ``run path/to/mine.py`` runs an
 experiment that lies elsewhere. Under ``torchrun`` every process calls ``run_unit`` inside the process group,
@@ -46,6 +49,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import pkgutil
 import sys
@@ -55,7 +59,6 @@ from types import ModuleType
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 import sigreg.lab.experiments
 from sigreg.lab import records
@@ -63,9 +66,11 @@ from sigreg.lab.data import DataMissing
 from sigreg.lab.device import default_device
 from sigreg.lab.files import changed_files, sha256_of, write_whole
 from sigreg.lab.pretrained import encoder_sha256
-from sigreg.lab.verdicts import rule_hash
+from sigreg.lab.progress import tqdm
+from sigreg.lab.rules import rule_hash
 
 PRESETS = ("default", "full")
+TOLERANCE = 1e-3  # what verification puts down to rounding where an experiment says nothing
 
 
 class Refused(RuntimeError):
@@ -187,7 +192,7 @@ class _Job:
 # ---------------------------------------------------------------- run
 
 
-def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None, overwrite=False):
+def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None, overwrite=False, within=None):
     """Do the units of an experiment that are not done yet; return the record when all are there, else None.
 
     Args:
@@ -198,6 +203,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
         shard: ``(i, n)``: of every n units do the i-th (counted from 1); other processes do the rest.
         out: folder; by default :func:`sigreg.lab.records.output_folder`.
         overwrite: replace results that were made otherwise, where they would be refused.
+        within: seconds after which no further unit is begun.
 
     Raises:
         Refused: the folder holds results of another version, with another preset, on another kind of device;
@@ -220,7 +226,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
         todo = _shared([unit for unit in job.units[index - 1 :: shards] if _key(unit) not in done])
         if todo:
             print(f"{job.name}: {len(todo)} of {len(job.units)} units to do on {job.device}")
-            _do(job, todo, mine)
+            _do(job, todo, mine, within)
         done, runs = _gather(job, out, overwrite)
         if any(_key(unit) not in done for unit in job.units):
             return None
@@ -229,7 +235,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
     return record
 
 
-def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False, note=False):
+def verify(name, count=3, device=None, out=None, tolerance=None, cheapest=False, note=False):
     """Run a few units of a stored record again, and compare the numbers. Nothing is written unless ``note`` is true.
 
     Args:
@@ -237,7 +243,8 @@ def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False,
         count: how many units, at least 1: spread over all of them, or the ``cheapest``.
         device: by default :func:`sigreg.lab.device.default_device`.
         out: folder of the record; by default :func:`sigreg.lab.records.output_folder`.
-        tolerance: largest relative difference of a number that still counts as the same.
+        tolerance: largest relative difference of a number that still counts as the same; by default what the
+            experiment says of the unit, or 0.001.
         cheapest: take the units that took least time when they were stored, of those that match ``CHECK``.
         note: keep in the record that they agree, with what and on what.
 
@@ -256,12 +263,17 @@ def verify(name, count=3, device=None, out=None, tolerance=1e-3, cheapest=False,
     if problems := _problems(record, job.experiment, out):
         raise Refused("; ".join(problems))
     some = _chosen(record, job.experiment, count, cheapest)
-    largest = max(_difference(entry["result"], job.work(entry["unit"])["result"]) for entry in some)
-    if largest > tolerance:
-        raise Refused(
-            f"{stem}: today's numbers differ from the stored ones by up to {largest:.1g}, more than {tolerance:g}; "
-            f"if the device or the versions differ that may be rounding, else raise VERSION and run it again"
-        )
+    allowed = getattr(job.experiment, "tolerance", lambda unit: TOLERANCE) if tolerance is None else lambda _: tolerance
+    largest = 0.0
+    for entry in some:
+        found = _difference(entry["result"], job.work(entry["unit"])["result"])
+        largest = max(largest, found)
+        if found > allowed(entry["unit"]):
+            raise Refused(
+                f"{stem}: today's numbers differ from the stored ones by up to {found:.1g}, more than "
+                f"{allowed(entry['unit']):g}; if the device or the versions differ that may be rounding, else raise "
+                "VERSION and run it again"
+            )
     if note:
         agreed = {"units": len(some), "largest_difference": float(f"{largest:.1g}"), "run": job.facts()}
         record["provenance"]["verified"] = agreed
@@ -297,19 +309,36 @@ def _problems(record, experiment, out):
 def _difference(a, b):
     """The largest relative difference of two results of one form; infinite where their forms differ.
 
+    Lists beside a list ``count`` are a histogram: each bin weighs as much as it holds, so that what a nearly empty
+    one says of its few members is not more than their share.
+
     >>> _difference({"rate": [1.0, 2.0], "seconds": 3.0}, {"rate": [1.0, 2.5], "seconds": 9.0})
     0.2
+    >>> _difference({"count": [99, 1], "accuracy": [1.0, 1.0]}, {"count": [99, 1], "accuracy": [1.0, 0.0]})
+    0.01
     """
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        if isinstance(a.get("count"), list):
+            return max(_bins_apart(key, a, b) for key in a)
         return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return max(map(_difference, a, b), default=0.0)
-    if isinstance(a, int | float) and isinstance(b, int | float):
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
     return 0.0 if a == b else float("inf")
 
 
-def _do(job, todo, path):
+def _bins_apart(key, a, b):
+    """How far the bins' counts, or what they hold altogether, lie apart, relative to the sum of the larger."""
+    if len({len(bins[name]) for bins in (a, b) for name in ("count", key)}) > 1:
+        return float("inf")
+    weights = [[1] * len(bins[key]) if key == "count" else bins["count"] for bins in (a, b)]
+    one, other = ([n * v for n, v in zip(w, bins[key], strict=True)] for w, bins in zip(weights, (a, b), strict=True))
+    apart = sum(abs(x - y) for x, y in zip(one, other, strict=True))
+    return apart / max(sum(map(abs, one)), sum(map(abs, other))) if apart else 0.0
+
+
+def _do(job, todo, path, within=None):
     """Run the units, appending each to ``path`` the moment it is done."""
     lines = _whole_lines(path)
     if not lines or json.loads(lines[0]) != job.header:  # a file that --overwrite passes over
@@ -318,8 +347,12 @@ def _do(job, todo, path):
     write_whole(path, "".join(f"{line}\n" for line in lines))
     terminal = sys.stderr.isatty()
     quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    end = math.inf if within is None else time.monotonic() + within
     with open(path, "a", encoding="utf-8") as file:
         for unit in tqdm(todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet):
+            if time.monotonic() > end:
+                print(f"{job.name}: stopped after {within:g} s; the same command goes on from here")
+                break
             file.write(records.to_json(job.work(unit, path.parent)) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -444,12 +477,13 @@ def _parser():
     runner.add_argument("--seeds", type=int, help="how many seeds (default: the preset's own number)")
     runner.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     runner.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares")
+    runner.add_argument("--within", type=float, metavar="SECONDS", help="begin no further unit after so long")
     runner.add_argument("--overwrite", action="store_true", help="replace results that were made otherwise")
     checker = commands.add_parser("verify", help="run a few units of a stored record again and compare")
     checker.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
     checker.add_argument("--units", type=int, default=3, help="how many units of each (default: %(default)s)")
     checker.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    checker.add_argument("--tolerance", type=float, default=1e-3, help="largest relative difference (%(default)s)")
+    checker.add_argument("--tolerance", type=float, help="largest relative difference (default: the experiment's)")
     checker.add_argument("--cheapest", action="store_true", help="the units of least work, not some spread over all")
     checker.add_argument("--within", type=float, metavar="SECONDS", help="refuse to start what took longer when stored")
     checker.add_argument("--note", action="store_true", help="keep in the record that its units agree")
@@ -495,7 +529,8 @@ def _run(options):
     with _process_group(options.device) as device:
         for name in names:
             try:
-                record = run(name, options.preset, options.seeds, device, options.shard, options.out, options.overwrite)
+                how = options.shard, options.out, options.overwrite, options.within
+                record = run(name, options.preset, options.seeds, device, *how)
             except Refused as error:
                 print(f"refused: {error}", file=sys.stderr)
                 refused += 1

@@ -31,9 +31,6 @@ class NetworkStack:
     Reference:
         The ensembling recipe of ``torch.func``.
 
-    Derived in:
-        Nothing to derive; Chapter 3 uses it for its sweeps.
-
     Example:
         >>> nets = NetworkStack([torch.nn.Linear(3, 2) for _ in range(4)])
         >>> nets(torch.zeros(5, 3)).shape
@@ -87,9 +84,6 @@ def train_stack(networks, loss, batches, settings, *, lr=1e-3, lr_scale=None):
 
     Reference:
         Kingma and Ba (2015), arXiv 1412.6980; Loshchilov and Hutter (2017), arXiv 1608.03983, for the cosine.
-
-    Derived in:
-        Nothing to derive; Chapter 3 uses it for its sweeps.
 
     Example:
         Two lines fitted to one target with different ridge penalties.

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "book/_tools/pairs.py"
 sys.path.insert(0, str(TOOL.parent))
 import pairs  # noqa: E402
+import rules  # noqa: E402
 import sources  # noqa: E402
 import stamp  # noqa: E402
 
@@ -44,12 +45,12 @@ PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwACh
 CHAPTER = """\
 # 1. Tiny
 
-*Chapter 1 of [A Book](x) · [open in Colab](y)*
+HEAD LINE
 
 ```{code-cell}
 :tags: [nbval-ignore-output]
 
-# find_spec("sigreg") stands here: the stamp completes this cell
+SETUP CELL
 ```
 
 Half of $x_{a}$.
@@ -105,6 +106,13 @@ def tool(root, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+def opened(text, stem, root):
+    """The text of a chapter with the line of links and the setup cell that every chapter has."""
+    address = stamp.present_address(root)
+    text = text.replace("HEAD LINE", rules.head_line(address, stem))
+    return text.replace("SETUP CELL", rules.setup_cell(address))
+
+
 def make_book(root):
     for name, text in PACKAGE.items():
         path = root / "sigreg" / name
@@ -117,8 +125,7 @@ def make_book(root):
         '[project]\nversion = "1"\n[project.urls]\nBook = "https://first.github.io/sigreg/"\n'
         'Source = "https://github.com/first/sigreg"\n'
     )
-    (root / "notebooks/01_tiny.md").write_text(CHAPTER)
-    stamp.main(["--root", str(root)])
+    (root / "notebooks/01_tiny.md").write_text(opened(CHAPTER, "01_tiny", root))
 
 
 @pytest.fixture(scope="module")
@@ -475,9 +482,9 @@ def test_a_failing_run_writes_nothing_and_the_others_go_on(book, monkeypatch):
         "print(os.path.basename(os.getcwd()), [os.environ.get(name) for name in names])\n"
         'print(sys.executable == EXE); print("careful", file=sys.stderr)'
     ).replace("EXE", repr(sys.executable))
-    (book / "notebooks/02_bad.md").write_text(failing)
-    (book / "notebooks/03_good.md").write_text(setup + f"```{{code-cell}}\n{environment}\n```\n")
-    stamp.main(["--root", str(book)])
+    (book / "notebooks/02_bad.md").write_text(opened(failing, "02_bad", book))
+    good = setup + f"```{{code-cell}}\n{environment}\n```\n"
+    (book / "notebooks/03_good.md").write_text(opened(good, "03_good", book))
     done = tool(book, "run", "--jobs", "2", "notebooks/02_bad.md", "03_good")
     assert done.returncode == 1
     assert "02_bad: FAILED at cell 4 (line 24 of the .md); no notebook was written" in done.stdout

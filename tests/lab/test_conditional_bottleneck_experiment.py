@@ -1,13 +1,11 @@
-"""The judges and the arithmetic of the FashionMNIST comparison of Chapter 3."""
+"""The judges and the units of the FashionMNIST comparison of Chapter 3."""
 
 import math
 
-import pandas as pd
 import pytest
 import torch
 
 import sigreg.lab.experiments.conditional_bottleneck as experiment
-from sigreg.lab import reading
 from sigreg.lab.models import BottleneckClassifier
 from sigreg.lab.records import table
 
@@ -44,27 +42,6 @@ def test_judge_of_a_network_that_knows():
     assert found["ece"] < 1e-3
 
 
-def lines():
-    """Two methods on the lines accuracy = a + b log(rate); the second is better by 0.01 at every rate."""
-    return [
-        {"method": m, "seed": s, "conditional_rate": r, "accuracy": 0.5 + 0.1 * math.log(r) + gain + 0.02 * s}
-        for m, gain in (("old", 0.0), ("new", 0.01))
-        for s in (0, 1)
-        for r in (0.5 + 0.1 * s + gain, 1.0, 4.0 + 0.1 * s)
-    ]
-
-
-def test_comparison_at_equal_rate():
-    found = pd.DataFrame(lines())
-    rates = reading.common_rates(found, ("old", "new"))
-    assert rates[0] == pytest.approx(0.61) and rates[-1] == pytest.approx(4.0) and len(rates) == 5
-    for differences in reading.advantage(found, "new", "old", "accuracy", rates):
-        assert differences == pytest.approx([0.01, 0.01])
-    apart = found.assign(conditional_rate=[9.0 if method == "old" else 1.0 for method in found.method])
-    with pytest.raises(ValueError, match="no conditional rate in common"):
-        reading.common_rates(apart, ("old", "new"))
-
-
 def test_units_name_what_they_depend_on_and_run():
     for preset in ("default", "full"):
         units = experiment.units(preset, range(2))
@@ -79,15 +56,3 @@ def test_units_name_what_they_depend_on_and_run():
     entry = {"unit": unit, "result": first}
     flat = table({"units": [entry]})
     assert flat.beta.tolist() == [0.1, 1.0] and set(flat.method) == {"vib"} and set(flat.part) == {"random_labels"}
-
-
-@pytest.mark.parametrize("preset", ["default", "full"])
-def test_the_study_of_large_batches_differs_in_batch_and_step_alone(preset):
-    from sigreg.lab.experiments import conditional_bottleneck_batch as bottleneck_batch
-
-    small = {(u["method"], u["seed"]): u for u in experiment.units(preset, range(2)) if u["part"] == "sweep"}
-    units = bottleneck_batch.units(preset, range(2))
-    assert len(units) == 4
-    for unit in units:
-        differs = {k for k, v in unit.items() if v != small[unit["method"], unit["seed"]][k]}
-        assert differs == {"batch_size", "lr"}

@@ -19,7 +19,6 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from sigreg.lab import data
-from sigreg.lab.preset import is_full
 
 ROOT = Path(data.__file__).parents[2]
 NAMES = list(data._SUBSET)
@@ -239,14 +238,6 @@ def test_the_full_preset_asks_for_the_whole_set(small, monkeypatch):
     assert "whole" in data.fashion_mnist(train=False).root
     monkeypatch.setenv("SIGREG_FULL", "0")
     assert "subset" in data.fashion_mnist(train=False).root
-
-
-@pytest.mark.parametrize("value, expected", [(None, False), ("", False), ("0", False), ("1", True)])
-def test_preset(monkeypatch, value, expected):
-    monkeypatch.delenv("SIGREG_FULL", raising=False)
-    if value is not None:
-        monkeypatch.setenv("SIGREG_FULL", value)
-    assert is_full() is expected
 
 
 def test_an_unknown_preset_is_refused(monkeypatch):

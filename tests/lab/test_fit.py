@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sigreg.lab.fit import WARM_UP, fit
-from sigreg.lab.models import ConvEncoder, SharedBatchNorm, mlp
+from sigreg.lab.models import ConvEncoder, mlp
 
 
 def batches(count=12, size=16, seed=0):
@@ -111,16 +111,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
 def test_a_diverging_run_says_so():
     with pytest.raises(ValueError, match="NaN or infinite at step 1: lower lr"):
         fit(nn.Linear(1, 1), lambda net, batch: net(batch[0]).sum() / 0, [(torch.ones(2, 1),)])
-
-
-def test_shared_batch_norm_alone_is_torchs():
-    generator = torch.Generator().manual_seed(0)
-    mine, its = SharedBatchNorm(5), nn.BatchNorm2d(5)
-    for _ in range(3):
-        x = 2 + 3 * torch.randn(8, 5, 3, 3, generator=generator)
-        torch.testing.assert_close(mine(x), its(x))
-    torch.testing.assert_close(mine.running_var, its.running_var)
-    torch.testing.assert_close(mine.eval()(x), its.eval()(x))
 
 
 TWO = '''

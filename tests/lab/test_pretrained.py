@@ -4,10 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
+from toys import seeded
 
 from sigreg.lab import records, reproduce
 from sigreg.lab.experiments import semi_supervised_pretrained as started
-from sigreg.lab.pretrained import FILE, encoder_sha256, pretrained_encoder
+from sigreg.lab.models import ConvEncoder
+from sigreg.lab.pretrained import FILE, PRETRAINED, encoder_sha256, pretrained_encoder, save_encoder
 
 STORED = records.PACKAGE.parent / "book/_records"
 
@@ -57,3 +60,12 @@ def test_units_carry_the_encoder_and_run_with_no_other(copied, capsys):
     assert reproduce.main(["status"]) == 1
     assert "semi_supervised_pretrained used another self_supervised.pt" in capsys.readouterr().out
 
+
+def test_a_kept_encoder_comes_back(tmp_path):
+    encoder = ConvEncoder(**PRETRAINED)
+    save_encoder(encoder, tmp_path / "encoder.pt")
+    again = pretrained_encoder(tmp_path / "encoder.pt")
+    images = torch.randn(3, 1, 28, 28, generator=seeded())
+    assert not again.training and torch.equal(again(images), encoder.eval()(images))
+    with pytest.raises(FileNotFoundError, match="reproduce run self_supervised"):
+        pretrained_encoder(tmp_path / "other.pt")

@@ -359,6 +359,18 @@ def test_verify_runs_a_few_units_again_and_writes_nothing_unless_asked(toy, know
         reproduce.verify("toy", 0, out=known)
 
 
+def test_an_experiment_says_which_units_rounding_moves(toy, known, monkeypatch):
+    record = records.load_record("toy", known)
+    for entry in record["units"]:
+        entry["result"]["value"] *= 1.01
+    records.save_record(record, known)
+    trained = {"tolerance": lambda unit: 0.02 if unit["cell"] < 2 else 1e-3}
+    monkeypatch.setattr(reproduce.load_experiment("toy"), "tolerance", trained["tolerance"], raising=False)
+    assert reproduce.verify("toy", 1, "cpu", known) == pytest.approx(0.01, rel=0.05)  # of cell 0
+    with pytest.raises(reproduce.Refused, match=r"up to 0\.01, more than 0\.001"):
+        reproduce.verify("toy", 8, "cpu", known)
+
+
 def test_the_quick_check_takes_the_cheapest_telling_unit_within_its_bound(toy, known, monkeypatch, capsys):
     record = records.load_record("toy", known)
     for k, entry in enumerate(record["units"]):
@@ -403,3 +415,8 @@ def test_difference_of_results():
     assert reproduce._difference({"a": [None, "x", 0]}, {"a": [None, "x", 0]}) == 0
     assert reproduce._difference({"train_seconds": 1}, {"train_seconds": 2}) == 0
     assert reproduce._difference(0.0, 1.0) == 1.0
+    bins = {"count": [3, 0, 1], "share": [0.5, 0.0, 1.0]}
+    assert reproduce._difference(bins, bins) == 0
+    assert reproduce._difference(bins, {**bins, "share": [0.5, 0.0, 0.0]}) == pytest.approx(1 / 2.5)
+    assert reproduce._difference(bins, {**bins, "count": [2, 1, 1]}) == pytest.approx(2 / 4)
+    assert reproduce._difference(bins, {**bins, "share": [0.5, 0.0]}) == float("inf")

@@ -1,4 +1,4 @@
-"""The experiments of Chapter 6: judges, readers, the kept encoder, and one process against two."""
+"""The experiments of Chapter 6: judges, units, and one process against two."""
 
 import json
 import subprocess
@@ -7,32 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy import stats
+from toys import seeded
 
 import sigreg.lab.experiments.self_supervised as experiment
 import sigreg.lab.experiments.self_supervised_sweeps as sweeps
-from sigreg.lab import reading
 from sigreg.lab.files import write_whole
 from sigreg.lab.models import ConvEncoder
-from sigreg.lab.pretrained import PRETRAINED, pretrained_encoder, save_encoder
 
 TINY = {"channels": [4, 4, 4, 4], "strides": [2, 2, 2, 2], "hidden": [8], "latent_dim": 4, "epochs": 1}
 CPU = torch.device("cpu")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def test_rank_correlation_is_scipys_and_its_interval_covers():
-    x = torch.randint(0, 9, (40,), generator=seeded()).tolist()  # with ties
-    y = [value + noise for value, noise in zip(x, (4 * torch.randn(40, generator=seeded(1))).tolist(), strict=True)]
-    found, low, high = reading.rank_correlation(x, y)
-    assert found == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert low < found < high and high - low > 0.1
-    assert reading.rank_correlation(y, [-v for v in y])[0] == -1
-    with pytest.raises(ValueError, match="equal length"):
-        reading.rank_correlation([1, 2, 3], [1, 2])
 
 
 def test_unshared_part_of_known_codes():
@@ -50,13 +33,6 @@ def test_curve_keeps_the_mean_and_the_last_step():
     widths = [b - a for a, b in zip([0, *curve["step"]], curve["step"], strict=False)]
     assert sum(w * v for w, v in zip(widths, curve["loss"], strict=True)) == pytest.approx(sum(range(250)), rel=1e-4)
     assert experiment.curve_of(history[:3])["loss"] == [0, 1, 2]
-
-
-def test_slices_of_a_normal_sample_follow_the_diagonal_and_others_do_not():
-    normal, slices = reading.slice_quantiles(torch.randn(20_000, 3, generator=seeded()))
-    assert (slices - normal[:, None]).abs().max() < 0.1
-    _, collapsed = reading.slice_quantiles(torch.zeros(50, 3))
-    assert collapsed.abs().max() == 0
 
 
 @pytest.mark.parametrize("module", [experiment, sweeps])
@@ -83,26 +59,6 @@ def test_every_method_runs_and_repeats(tmp_path):
     encoder = ConvEncoder(TINY["channels"], TINY["strides"])
     encoder.load_state_dict(kept)
     assert encoder.network[1].running_mean.abs().max() > 0  # it was trained
-
-
-def test_a_kept_encoder_comes_back(tmp_path):
-    encoder = ConvEncoder(**PRETRAINED)
-    save_encoder(encoder, tmp_path / "encoder.pt")
-    again = pretrained_encoder(tmp_path / "encoder.pt")
-    images = torch.randn(3, 1, 28, 28, generator=seeded())
-    assert not again.training and torch.equal(again(images), encoder.eval()(images))
-    with pytest.raises(FileNotFoundError, match="reproduce run self_supervised"):
-        pretrained_encoder(tmp_path / "other.pt")
-
-
-def test_sweeps_run():
-    for unit in sweeps.units("default", range(1)):
-        if unit["part"] == "slices" and unit["num_slices"] in (16, None):
-            found = sweeps.run_unit({**unit, **TINY}, CPU)
-            exact = unit["num_slices"] is None
-            assert (found["gradient_error"] < 1e-3) == exact and (found["value_spread"] < 1e-4) == exact
-            assert found["last_loss"]["loss"] > 0
-    assert sweeps.random_setting(1) == sweeps.random_setting(1) != sweeps.random_setting(2)
 
 
 TOY = """An encoder of a few weights, for a test of two processes.

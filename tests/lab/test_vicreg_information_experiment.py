@@ -115,18 +115,3 @@ def test_the_measured_error_of_codes_that_are_the_label():
     curve = experiment.measured_error(codes, labels, terms, torch.Generator().manual_seed(1))
     assert [row["n"] for row in curve] == [50, 150] and curve[-1]["wrong"] == 0
     assert curve[0]["risk"] > curve[-1]["risk"] and curve[0]["risk_error"] > 0
-
-
-def test_tuning_prefers_the_most_accurate_and_the_first_of_equals():
-    def entry(method, seed, accuracy, part="final", weight=1.0):
-        unit = {"method": method, "seed": seed, "part": part, "weight": weight}
-        return {"unit": unit, "result": {"accuracy": accuracy}, "seconds": 1.0}
-
-    found = table({"units": [
-        entry("vicreg", 1000, 0.5, "tune", 1.0), entry("vicreg", 1000, 0.6, "tune", 2.0),
-        entry("vicreg", 1000, 0.6, "tune", 3.0), entry("vicreg", 1, 0.9), entry("vicreg", 0, 0.8),
-        entry("sigreg", 0, 0.7), entry("sigreg", 1, 0.75),
-    ]})  # fmt: skip
-    assert reading.tuned(found) == {"vicreg": 2.0}
-    final = found[found.part == "final"]
-    assert reading.paired(final, {"method": "vicreg"}, {"method": "sigreg"}) == pytest.approx([0.1, 0.15])

@@ -11,19 +11,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from codes import GRIDS, directions_for, gaussian, value_and_grad
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import sigreg.gaussian_regularization as gr
-from sigreg import _kummer, _slice_free, _sliced
-from sigreg._kummer import kummer
+from sigreg import _kummer, _sliced
 from sigreg.gaussian_regularization import (
     SIGReg,
     backward_in_parts,
     epps_pulley,
     epps_pulley_closed_form,
-    plain_epps_pulley,
     plain_sliced_sigreg,
     random_directions,
     sigreg_collapse_value,
@@ -31,48 +28,6 @@ from sigreg.gaussian_regularization import (
     slice_free_sigreg,
     sliced_sigreg,
 )
-
-SHAPES = [(3, 1, 1), (3, 3, 2), (5, 1, 4), (64, 16, 33), (200, 7, 130)]  # N, D, M
-GRIDS = [(17, 3.0), (17, 5.0), (2, 1.0), (3, 0.5), (4, 2.0), (8, 3.0), (33, 6.0), (64, 8.0)]
-
-
-def gaussian(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def directions_for(m, d, seed=1, dtype=torch.float64):
-    return random_directions(m, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def value_and_grad(loss, *inputs):
-    inputs = [x.detach().clone().requires_grad_() for x in inputs]
-    value = loss(*inputs)
-    return value.detach(), torch.autograd.grad(value.sum(), inputs)
-
-
-# --- the fast form is the formula ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("grid", GRIDS)
-def test_value_and_gradient_are_those_of_the_formula(shape, grid):
-    n, d, m = shape
-    knots, t_max = grid
-    z, a = 1.5 * gaussian(n, d) + 0.3, directions_for(m, d)
-    value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a, knots=knots, t_max=t_max), z)
-    plain, (plain_slope,) = value_and_grad(lambda z: plain_sliced_sigreg(z, a, knots=knots, t_max=t_max), z)
-    torch.testing.assert_close(value, plain, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_epps_pulley_is_the_formula_column_by_column(grid):
-    knots, t_max = grid
-    x, weight = 2 * gaussian(50, 9), gaussian(9, seed=3)
-    value, (slope,) = value_and_grad(lambda x: weight * epps_pulley(x, knots=knots, t_max=t_max), x)
-    plain, (plain_slope,) = value_and_grad(lambda x: weight * plain_epps_pulley(x, knots=knots, t_max=t_max), x)
-    torch.testing.assert_close(value, plain, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-12)
 
 
 def test_formula_against_quadrature_of_the_integral():
@@ -88,29 +43,12 @@ def test_formula_against_quadrature_of_the_integral():
         assert fine == pytest.approx(coarse / 4, rel=0.01)
 
 
-def test_blocks_do_not_show(monkeypatch):
-    z, a = gaussian(3, 40, 5), directions_for(200, 5)
-    whole = value_and_grad(lambda z: sliced_sigreg(z, a), z)
-    monkeypatch.setattr(_sliced, "block_entries", lambda like: 100)
-    monkeypatch.setattr(_slice_free, "block_entries", lambda like: 100)
-    monkeypatch.setattr(_sliced, "_ENTRIES", 64 * 3 * 40)
-    torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), whole)
-    free = value_and_grad(slice_free_sigreg, z)
-    monkeypatch.undo()
-    torch.testing.assert_close(free, value_and_grad(slice_free_sigreg, z))
-
-
 def test_views_are_scored_apart_and_averaged():
     z, a = gaussian(4, 30, 6), directions_for(20, 6)
     for loss in (lambda z: sliced_sigreg(z, a), slice_free_sigreg):
         each = torch.stack([loss(view) for view in z])
         torch.testing.assert_close(loss(z), each.mean())
     torch.testing.assert_close(plain_sliced_sigreg(z, a), sliced_sigreg(z, a))
-
-
-def test_strided_input():
-    z, a = gaussian(6, 30).T, directions_for(20, 12)[:, ::2]
-    torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a))
 
 
 # --- closed forms ----------------------------------------------------------------------------------------
@@ -155,156 +93,7 @@ def test_equally_spaced_knots_alias():
     assert epps_pulley_closed_form(x + period) > 10 * epps_pulley_closed_form(x)
 
 
-# --- infinitely many slices ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("d", [1, 2, 3, 8, 64, 512, 4096])
-def test_kummer_against_scipy(d):
-    special = pytest.importorskip("scipy.special")
-    u = torch.cat([torch.zeros(1, dtype=torch.float64), torch.logspace(-9, 9, 91, dtype=torch.float64)])
-    for a, b in ((0.5, d / 2), (1.5, d / 2 + 1)):
-        expected = torch.from_numpy(special.hyp1f1(a, b, -u.numpy()))
-        torch.testing.assert_close(kummer(a, b, u), expected, rtol=1e-11, atol=1e-11)
-        torch.testing.assert_close(kummer(a, b, u.float()), expected.float(), rtol=1e-5, atol=1e-6)
-
-
-def test_kummer_closed_forms_limits_and_derivatives():
-    u = torch.logspace(-6, 6, 61, dtype=torch.float64)
-    bessel = torch.special.i0e(u / 2)  # D = 2
-    torch.testing.assert_close(kummer(0.5, 1.0, u), bessel, rtol=1e-12, atol=0)
-    error = math.sqrt(math.pi) / 2 * torch.erf(u.sqrt()) / u.sqrt()  # D = 3
-    torch.testing.assert_close(kummer(0.5, 1.5, u), error, rtol=1e-12, atol=0)
-    gaps = [(kummer(0.5, d / 2, u * d / 2) - (1 + u) ** -0.5).abs().max() for d in (16, 64, 256, 1024)]
-    for coarse, fine in itertools.pairwise(gaps):  # the inverse multiquadric, at rate 1 / D
-        assert fine < coarse / 3.5
-    u = torch.tensor([0.0, 0.1, 1.0, 7.0, 100.0], dtype=torch.float64, requires_grad=True)
-    for d in (1, 2, 5, 64):
-        assert torch.autograd.gradcheck(lambda u, d=d: kummer(0.5, d / 2, u), u[1:].detach().requires_grad_())
-        assert torch.autograd.gradgradcheck(lambda u, d=d: kummer(0.5, d / 2, u), u[1:].detach().requires_grad_())
-        slope_at_zero = torch.autograd.grad(kummer(0.5, d / 2, u)[0], u)[0][0]
-        assert slope_at_zero.item() == pytest.approx(-1 / d)
-    ends = kummer(0.5, 2.0, torch.tensor([0.0, math.inf, math.nan]))
-    assert ends[0] == 1 and ends[1] == 0 and ends[2].isnan()
-
-
-@pytest.mark.parametrize("d", [2, 16])
-def test_slices_tend_to_the_slice_free_form_at_rate_one_half(d):
-    z = 1.2 * gaussian(40, d)
-    limit = slice_free_sigreg(z)
-    per_slice = epps_pulley(z @ directions_for(40_000, d).T, knots=49, t_max=8.0)
-    spread = per_slice.std()
-    assert abs(per_slice.mean() - limit) < 4 * spread / math.sqrt(40_000)
-    for m in (10, 100, 1000):  # root mean square error over groups of m slices
-        error = (per_slice.view(-1, m).mean(1) - limit).square().mean().sqrt()
-        assert error.item() == pytest.approx((spread / math.sqrt(m)).item(), rel=0.5 if m == 1000 else 0.2)
-
-
-def test_slice_free_in_one_dimension_is_the_closed_form():
-    x = 1.4 * gaussian(30, 1) + 5
-    torch.testing.assert_close(slice_free_sigreg(x), epps_pulley_closed_form(x)[0], rtol=1e-12, atol=0)
-
-
-def test_slice_free_is_rotation_invariant_and_its_blocks_are_the_formula():
-    z = gaussian(50, 6)
-    rotation = torch.linalg.qr(gaussian(6, 6, seed=5))[0]
-    torch.testing.assert_close(slice_free_sigreg(z @ rotation), slice_free_sigreg(z))
-    value, (slope,) = value_and_grad(slice_free_sigreg, z)
-    plain, (plain_slope,) = value_and_grad(lambda z: _slice_free.plain_slice_free(z[None])[0], z)
-    torch.testing.assert_close(value, plain, rtol=1e-11, atol=0)
-    torch.testing.assert_close(slope, plain_slope, rtol=1e-10, atol=1e-13)
-
-
-@pytest.mark.parametrize("scale", [0.1, 1, 100, 1000])
-def test_slice_free_gradient_in_single_precision_at_every_scale(scale):
-    z = (scale * gaussian(256, 64)).float()
-    _, (slope,) = value_and_grad(slice_free_sigreg, z)
-    _, (exact,) = value_and_grad(slice_free_sigreg, z.double())
-    assert (slope - exact).norm() < 1e-5 * exact.norm()
-
-
-@pytest.mark.parametrize("centres", [[1000.0], [-1000.0, 1000.0], [0.0, 300.0, 5000.0]])
-def test_slice_free_in_single_precision_on_tight_distant_clusters(centres):
-    z = (0.1 * gaussian(120, 16) + torch.tensor(centres).repeat(120 // len(centres)).unsqueeze(1)).float()
-    value, (slope,) = value_and_grad(slice_free_sigreg, z)
-    exact, (exact_slope,) = value_and_grad(lambda z: _slice_free.plain_slice_free(z[None])[0], z.double())
-    assert abs(value - exact) < 1e-6 * exact
-    assert (slope - exact_slope).norm() < 1e-5 * exact_slope.norm()
-
-
 # --- derivatives and transforms --------------------------------------------------------------------------
-
-
-def test_gradcheck():
-    z, a = gaussian(6, 3).requires_grad_(), directions_for(5, 3).requires_grad_()
-    for loss, inputs in ((sliced_sigreg, (z, a)), (slice_free_sigreg, (z,)), (epps_pulley, (z,))):
-        assert torch.autograd.gradcheck(loss, inputs)
-        assert torch.autograd.gradgradcheck(loss, inputs)
-    assert torch.autograd.gradcheck(lambda z: sliced_sigreg(z.view(2, 3, 3), a.detach()), (z,))
-
-
-def test_func_transforms():
-    z, a = gaussian(5, 12, 4), directions_for(9, 4)
-    pairs = [
-        (lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a)),
-        (slice_free_sigreg, lambda z: _slice_free.plain_slice_free(z[None])[0]),
-    ]
-    for fast, plain in pairs:
-        torch.testing.assert_close(vmap(fast)(z), torch.stack([plain(view) for view in z]))
-        torch.testing.assert_close(vmap(fast, in_dims=1)(z.movedim(0, 1)), vmap(fast)(z))
-        each = torch.stack([grad(plain)(view) for view in z])
-        torch.testing.assert_close(vmap(grad(fast))(z), each)
-        torch.testing.assert_close(grad(lambda z, fast=fast: vmap(fast)(z).sum())(z), each)
-        torch.testing.assert_close(jacrev(grad(fast))(z[0]), jacrev(grad(plain))(z[0]))
-    torch.testing.assert_close(jacrev(epps_pulley)(z[0]), jacrev(plain_epps_pulley)(z[0]))
-    many = torch.stack([directions_for(9, 4, seed=s) for s in range(5)])
-    expected = torch.stack([plain_sliced_sigreg(*pair) for pair in zip(z, many, strict=True)])
-    torch.testing.assert_close(vmap(sliced_sigreg)(z, many), expected)
-    expected = torch.stack([plain_sliced_sigreg(z[0], a) for a in many])
-    torch.testing.assert_close(vmap(sliced_sigreg, in_dims=(None, 0))(z[0], many), expected)
-
-
-def test_upstream_gradient_is_applied_once_and_backward_repeats():
-    z = gaussian(20, 4).requires_grad_()
-    loss = 3 * sliced_sigreg(z, directions_for(8, 4))
-    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
-    (second,) = torch.autograd.grad(loss, z)
-    torch.testing.assert_close(first, second)
-    torch.testing.assert_close(first, 3 * value_and_grad(lambda z: sliced_sigreg(z, directions_for(8, 4)), z)[1][0])
-
-
-def test_compile_keeps_one_graph():
-    torch._dynamo.reset()
-    z, a = gaussian(2, 16, 4).float(), directions_for(8, 4).float()
-    for loss in (lambda z: 2 * sliced_sigreg(z.tanh(), a), lambda z: 2 * slice_free_sigreg(z.tanh())):
-        compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
-        with torch.no_grad():
-            torch.testing.assert_close(compiled(z), loss(z))
-    torch._dynamo.reset()
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo, looking at an inner tensor
-def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
-    dist = torch.distributed
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    monkeypatch.setattr(gr, "shared_group", lambda sync, group: dist.group.WORLD)
-    torch._dynamo.reset()
-    try:
-        z, a = gaussian(16, 4), directions_for(8, 4)
-        for loss in (lambda z: 2 * sliced_sigreg(z, a), lambda z: 2 * slice_free_sigreg(z)):
-            compiled = torch.compile(loss, backend="aot_eager")
-            torch.testing.assert_close(value_and_grad(compiled, z), value_and_grad(loss, z))
-    finally:
-        dist.destroy_process_group()
-        torch._dynamo.reset()
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # opcheck, looking at its own copies
-@pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch is older than the operations checked")
-def test_compiled_operations_keep_their_promises():
-    for z in (gaussian(2, 5, 4).requires_grad_(), gaussian(1, 5, 4).bfloat16()):
-        torch.library.opcheck(_sliced.compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
-        torch.library.opcheck(_slice_free.compiled_slice_free, (z, z.requires_grad))
 
 
 def test_import_leaves_the_compiler_alone():
@@ -406,22 +195,6 @@ def test_more_views_than_samples_warn_once(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SIGReg(4)(torch.randn(64, 3, 2))
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch, on its first forward mode
-def test_forward_mode_is_reverse_mode():
-    z, a = gaussian(5, 3), directions_for(4, 3)
-    for loss, plain in (
-        (lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a)),
-        (slice_free_sigreg, lambda z: _slice_free.plain_slice_free(z[None])[0]),
-    ):
-        torch.testing.assert_close(jacfwd(loss)(z), grad(plain)(z))
-        torch.testing.assert_close(hessian(loss)(z), jacrev(grad(plain))(z))
-        with pytest.raises(NotImplementedError, match="forward mode over forward mode"):
-            jacfwd(jacfwd(loss))(z)
-        _, tangent = jvp(loss, (z,), (torch.ones_like(z),))
-        torch.testing.assert_close(tangent, grad(plain)(z).sum())
-    torch.testing.assert_close(jacfwd(lambda a: sliced_sigreg(z, a))(a), jacrev(lambda a: plain_sliced_sigreg(z, a))(a))
 
 
 def test_meta_and_fake_tensors_give_shapes_and_poison_nothing():
@@ -529,39 +302,6 @@ def test_module_trains_codes_to_a_standard_gaussian():
     median, deviation = z.median(0).values, z.sub(z.median(0).values).abs().median(0).values
     torch.testing.assert_close(median, torch.zeros(2), atol=0.15, rtol=0)
     torch.testing.assert_close(deviation / 0.6745, torch.ones(2), atol=0.15, rtol=0)
-
-
-# --- memory ----------------------------------------------------------------------------------------------
-
-
-class Largest(TorchDispatchMode):
-    """The largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.entries = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for leaf in torch.utils._pytree.tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.entries = max(self.entries, leaf.untyped_storage().nbytes() // leaf.element_size())
-        return out
-
-
-def test_no_tensor_of_samples_by_slices_by_knots(monkeypatch):
-    n, d, m = 512, 8, 1024
-    z, a = gaussian(n, d).float().requires_grad_(), directions_for(m, d).float()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with Largest() as plain:
-        plain_sliced_sigreg(z, a).backward()
-    with Largest() as fast:
-        sliced_sigreg(z, a).backward()
-    assert plain.entries == n * m * 17
-    assert fast.entries == n * m  # the projections; never times the knots
-    with Largest() as free:
-        slice_free_sigreg(gaussian(3000, 4).float().requires_grad_()).backward()
-    assert free.entries <= 2**16  # of 9 million pairs
 
 
 # --- other implementations -------------------------------------------------------------------------------

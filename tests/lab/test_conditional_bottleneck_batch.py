@@ -1,0 +1,16 @@
+"""The study of large batches of Chapter 3."""
+
+import pytest
+
+from sigreg.lab.experiments import conditional_bottleneck as experiment
+from sigreg.lab.experiments import conditional_bottleneck_batch as bottleneck_batch
+
+
+@pytest.mark.parametrize("preset", ["default", "full"])
+def test_the_study_of_large_batches_differs_in_batch_and_step_alone(preset):
+    small = {(u["method"], u["seed"]): u for u in experiment.units(preset, range(2)) if u["part"] == "sweep"}
+    units = bottleneck_batch.units(preset, range(2))
+    assert len(units) == 4
+    for unit in units:
+        differs = {k for k, v in unit.items() if v != small[unit["method"], unit["seed"]][k]}
+        assert differs == {"batch_size", "lr"}

@@ -18,7 +18,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit mutants records nbval processors colab links notebooks serve data bench gpu lock stamp clean
+.PHONY: help book pdf test unit mutants records nbval processors colab links notebooks serve data bench gpu lock stamp clean sphinx
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,10 @@ processors: $(VENV)/.peers  ## the same as other processors and two threads woul
 
 colab: $(VENV)/.book  ## rehearse every chapter with Colab's packages (about 5 GB, in .venv/colab)
 	$(ONE_THREAD) $(PY) book/_tools/colab.py --out _build/colab
+
+sphinx: $(VENV)/.book  ## build the book with plain Sphinx, without Jupyter Book, into _build/plain
+	$(PY) book/_tools/plain.py
+	$(PY) book/_tools/site.py _build/plain/html
 
 links: $(VENV)/.book  ## ask every address the book links to (needs the network)
 	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links

@@ -18,7 +18,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit records nbval processors colab links notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit mutants records nbval processors colab links notebooks serve data bench lock stamp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ pdf: _build/.book $(VENV)/.peers  ## print the book into one PDF, linked from it
 
 unit: $(VENV)/.peers  ## unit tests and doctests only
 	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10
+
+mutants: $(VENV)/.peers  ## plant faults in the package and see that the tests notice (an hour; goes on where it ended)
+	$(ONE_THREAD) $(PY) tests/mutants.py
 
 records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
 	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu

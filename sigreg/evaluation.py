@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sigreg._precision import at_least_float32, without_autocast
+from sigreg._precision import at_least_float32, in_range, without_autocast
 from sigreg._validate import (
     require_count,
     require_finite,
@@ -242,10 +242,10 @@ def knn_accuracy(
     if k > len(train_x):
         raise ValueError(f"k must lie in 1..{len(train_x)}, the number of training images, got {k}")
     occurring, place = torch.unique(train_y, return_inverse=True)
-    reference = F.normalize(train_x, dim=1)
+    reference = F.normalize(in_range(train_x)[0], dim=1)
     right = 0
     for x, y in zip(test_x.split(batch_size), test_y.split(batch_size), strict=True):
-        near = (F.normalize(x, dim=1) @ reference.T).topk(k, 1).indices
+        near = (F.normalize(in_range(x)[0], dim=1) @ reference.T).topk(k, 1).indices
         votes = F.one_hot(place[near], len(occurring)).sum(1)
         right += int((occurring[votes.argmax(1)] == y).sum())
     return right / len(test_x)

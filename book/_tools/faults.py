@@ -1,8 +1,8 @@
 """Plant faults in chapters, one at a time, and see whether the check that should notice turns red.
 
 `book/faults.yml` lists the faults: for a check (an `assert`, by a piece of its line) a fault in plain words, and the
-text to replace, in a function of the package or in a cell of the chapter (the last one at or before the check that holds
-it). A chapter's cells run once; where a fault begins the process forks, and the child runs with the fault from there to
+text to replace, in a function of the package or in a cell of the chapter (the last one at or before the check that
+holds it). A chapter's cells run once; where a fault begins the process forks, and the child runs with the fault from there to
 the check. The fault counts as noticed only if that check fails, and not if anything else goes wrong before.
 
     python book/_tools/faults.py run               all chapters (minutes each: they are executed), writes book/faults.md

@@ -169,6 +169,7 @@ def linear_probe(
     return _fit_probe(train_x, train_y, test_x, test_y, ridges[0], max_iter, classes)
 
 
+@torch.enable_grad()  # a caller may have switched gradients off
 def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
     mean, std = train_x.mean(0), train_x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max().clamp_min(1e-12), std, 1.0)

@@ -8,7 +8,14 @@ stays. The grids travel inside the page, so that nothing is fetched and a page o
 from pathlib import Path
 
 # Name of the figure -> script with its live form. Its grid, if there is one, is book/_static/live/NAME.json.
-FIGURES = {"fig-sigreg-alive": "alive.js", "fig-sigreg-says": "alive.js"}
+FIGURES = {
+    "fig-sigreg-alive": "alive.js",
+    "fig-sigreg-says": "alive.js",
+    "fig-information-curve": "grids.js",
+    "fig-power": "grids.js",
+    "fig-water": "grids.js",
+    "fig-cube": "grids.js",
+}
 FIRST = {"alive.js": ["sigreg.js", "explore.js"], "grids.js": ["explore.js"]}
 
 

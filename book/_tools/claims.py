@@ -73,9 +73,9 @@ class Chapters:
         self.sections: dict[str, str] = {}
         self.boxes: dict[str, list[Box]] = {}
         self.typed: list[str] = []
-        for path in sorted(folder.glob("[0-9][0-9]_*.md")):
+        for path in sorted(folder.glob("[0-9][0-9]*_*.md")):
             text = path.read_text(encoding="utf-8")
-            self.stems[int(path.stem[:2])] = path.stem
+            self.stems.setdefault(int(path.stem[:2]), path.stem)
             self.statements |= {match[1] for match in OPENING.finditer(text)}
             self.figures |= set(FIGURE.findall(text))
             prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sigreg.lab import records, reproduce, verdicts
-from sigreg.lab.figures import Interval
+from sigreg.lab.intervals import Interval
 from sigreg.lab.verdicts import hash_of, judge, rule_hash, state_of, verdict
 
 CLAIMS = verdicts.load_claims()["claims"]

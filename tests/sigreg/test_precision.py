@@ -61,7 +61,8 @@ def test_slopes_are_finite_at_every_scale(name, scale):
         assert value.isfinite() and all(slope.isfinite().all() for slope in slopes)
 
 
-PHASES = ("SIGReg", "sliced_sigreg", "epps_pulley", "radial_sigreg", "class_sigreg")  # sines of huge angles: any phase is as good
+# Sines of huge angles: any phase is as good.
+PHASES = ("SIGReg", "sliced_sigreg", "epps_pulley", "radial_sigreg", "class_sigreg")
 
 
 @pytest.mark.parametrize("name", LOSSES)

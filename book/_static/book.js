@@ -198,6 +198,14 @@ function still(box) {
   return box;
 }
 
+// On a page without MathJax short formulas are shown as they would be typed.
+function plainFormulas(box) {
+  for (const formula of box.querySelectorAll(".math")) {
+    const signs = formula.textContent.replace(/\\[()[\]]|[{}]|\\(?:mathrm|mathcal|text)\b/g, "");
+    formula.replaceWith(signs.replace(/\\mid\b/g, "|").replace(/\\([A-Za-z]+)/g, "$1").trim());
+  }
+}
+
 function place(link) {
   const gap = 8;
   const at = link.getClientRects()[0] || link.getBoundingClientRect();
@@ -225,6 +233,7 @@ async function show(link, hint = "") {
   if (hint) card.append(Object.assign(document.createElement("p"), { className: "hint", textContent: hint }));
   card.hidden = false;
   if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([card]);
+  else plainFormulas(card);
   if (shownFor !== link) return true;
   for (const part of card.querySelectorAll("[tabindex]")) part.removeAttribute("tabindex");
   link.dataset.title = link.title;

@@ -172,7 +172,13 @@ async function boxOf(link) {
     term.append(document.importNode(found, true), document.importNode(found.nextElementSibling, true));
     return term;
   }
-  return document.importNode(found.closest("figure") || found, true);
+  const copy = document.importNode(found.closest("figure") || found, true);
+  if (copy.matches(".claim")) {
+    const verdict = [...copy.querySelectorAll("dt")].find((part) => part.textContent.trim() === "Verdict")?.nextElementSibling;
+    if (verdict) copy.querySelector("dl").before(...verdict.childNodes);
+    for (const part of copy.querySelectorAll("dl, table")) part.remove();
+  }
+  return copy;
 }
 
 // Links out of the book that the list of references knows.

@@ -91,7 +91,7 @@ live.figure("fig-sigreg-alive", (box) => {
         { line: points(imaginary), tone: "amber", faint: true },
         { line: points(real), tone: "blue" },
         { text: "a Gaussian's", at: [0.62, 0.93], tone: "grey" },
-        { text: "its imaginary part", at: [t[5], Math.min(0.75, Math.max(imaginary[5], imaginary[9]) + 0.08)], tone: "amber" },
+        { text: "faint: its imaginary part", at: [0.15, -0.68], tone: "amber" },
         { text: `this shadow's: T = ${here.toFixed(here < 10 ? 2 : 0)}`, at: [0.15, -0.9], tone: "blue" },
       ],
     });

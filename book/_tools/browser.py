@@ -50,6 +50,8 @@ READY = """async () => {
   if (typeof live !== 'undefined') live.all();  // live figures far down the page, too
   await window.MathJax?.startup?.promise;
   await document.fonts.ready;
+  for (const e of document.images) e.loading = 'eager'; // those further down, too
+  await Promise.all([...document.images].map(e => e.complete || new Promise(done => { e.onload = e.onerror = done; })));
 }"""
 
 CHECK = r"""() => {

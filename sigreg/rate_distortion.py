@@ -243,7 +243,7 @@ def learnability_beta(joint: Tensor, *, n_starts: int = 64, generator: torch.Gen
         beta = best.item()
         log_lambda = source.log_lambda(torch.ones_like(source.py[:1]), trivial, beta)
         points = torch.cat([source.inside(source.p, beta), trivial, q])
-        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta)
+        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta, 1e-12)
         top = tops[g > 1e-13]
         if len(top) == 0:
             break

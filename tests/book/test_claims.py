@@ -209,5 +209,6 @@ def test_margins_of_accuracies_are_half_a_point(data, chapters):
 
 def test_a_known_answer_that_does_not_come_out_is_noticed(data, chapters):
     data["answers"][0]["truth"] = "not confirmed"
-    assert 'K1: the answer is known to be "not confirmed", the rule gives "confirmed"' in claims.problems(data, chapters)
+    noticed = 'K1: the answer is known to be "not confirmed", the rule gives "confirmed"'
+    assert noticed in claims.problems(data, chapters)
     assert "Would the rules notice?" in claims.render(data, chapters)

@@ -7,6 +7,7 @@ Everything exported here needs torch and numpy only; the book's laboratory, ``si
 import importlib
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from sigreg.conditional_bottleneck import *
 from sigreg.evaluation import *
@@ -30,10 +31,11 @@ _MOVED = {  # old name: where it is now
     "self_supervised_loss": "sigreg.view_prediction_loss",
 }
 
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
 
-def __getattr__(name):
-    if name not in _MOVED:
-        raise AttributeError(f"module 'sigreg' has no attribute {name!r}")
-    module, new = _MOVED[name].rsplit(".", 1)
-    warnings.warn(f"sigreg.{name} is now {_MOVED[name]}; the next release drops it", FutureWarning, stacklevel=2)
-    return getattr(importlib.import_module(module), new)
+    def __getattr__(name: str) -> Any:
+        if name not in _MOVED:
+            raise AttributeError(f"module 'sigreg' has no attribute {name!r}")
+        module, new = _MOVED[name].rsplit(".", 1)
+        warnings.warn(f"sigreg.{name} is now {_MOVED[name]}; the next release drops it", FutureWarning, stacklevel=2)
+        return getattr(importlib.import_module(module), new)

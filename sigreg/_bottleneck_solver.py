@@ -102,6 +102,13 @@ class Source:
         q = torch.matmul(a, self.p)
         return phi, weight / weight.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True).clamp_min(TINY)
 
+    def second_moments(self, terms):
+        """sum_x terms(w, x) p(y|x) p(y'|x), (K, Y, Y)."""
+        total, inputs = 0.0, max(1, CHUNK // self.p.shape[1] ** 2)
+        for part, p in zip(terms.split(inputs, 1), self.p.split(inputs), strict=True):
+            total = total + part @ (p[:, :, None] * p[:, None, :]).flatten(1)
+        return total.view(len(terms), *self.p.shape[1:] * 2)
+
     def rate_and_distortion(self, weight, q, beta):
         """The two terms of Phi = R + beta D for a code, as numbers; R + b D bounds min Phi at every other b."""
         a = self.exponents(q, beta)
@@ -209,22 +216,22 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
     A round with K words for X inputs takes about 100 K^2 X multiplications, most of them for the weights.
     """
     spent = 0.0
-    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 1000)
+    weight, q, phi = descend(source, *tidy(weight, q, 1e-3 / beta), beta, limit / 30)
     for round_ in range(max_rounds):
         spent += 100 * len(weight) ** 2 * len(source.p)
         last = round_ == max_rounds - 1 or spent > WORK
         log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
-        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False)
+        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False, limit / 3000)
         if cost + g.max() <= limit or last:
-            g, tops = certify(source, q, tops, starts, log_lambda, beta)
+            g, tops = certify(source, q, tops, starts, log_lambda, beta, limit / 3000)
             if cost + g.max() <= limit or last:
                 break
         wanted = g > limit / 10
         weight, q = torch.cat([weight, torch.zeros_like(g[wanted])]), torch.cat([q, tops[wanted]])
-        weight, q = tidy(*reweigh(source, weight, q, beta), 1e-9 / beta)
+        weight, q = tidy(*reweigh(source, weight, q, beta, limit / 100), 1e-9 / beta)
         phi = source.step(weight, q, beta)[0].item()
         # Words on one bump become one, which may raise Phi a little; Newton's steps then lower it by far more, or fail.
-        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 1000)
+        fewer = descend(source, *tidy(weight, q, 1e-2 / beta), beta, limit / 30)
         if fewer[2] < phi + 1e-11:
             weight, q, phi = fewer
     # No Lagrangian is below (1 - beta) I(X;Y) or below zero, whatever the search may have missed.
@@ -244,21 +251,21 @@ def capped(source, log_lambda, budget):
     return lower, (source.px @ (log_lambda - lower)).item()
 
 
-def search(source, points, log_lambda, beta, patient):
+def search(source, points, log_lambda, beta, patient, still):
     """The peaks of log G that are reached from ``points``.
 
     All points climb by the plain step, those that follow a higher neighbour are dropped, the others take Newton steps.
     """
     g, tops = source.climb(points, log_lambda, beta, 6 if patient else 2)
-    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6)
+    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6, still)
 
 
-def certify(source, q, tops, starts, log_lambda, beta):
+def certify(source, q, tops, starts, log_lambda, beta, still):
     """The same from the tops of a quick search from all inputs and words, with ``starts``, and patiently.
 
     The inputs and words are looked at as they are, too: on the faces of the simplex if that is where they are.
     """
-    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True)
+    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True, still)
     g[0] = torch.maximum(g[0], source.log_g(torch.cat([source.p, q]), log_lambda, beta).max())
     return g, tops
 
@@ -277,50 +284,70 @@ def tidy(weight, q, reach, floor=1e-14):
     return total[keep] / total[keep].sum(), q[keep] / total[keep][:, None]
 
 
-def peaks(g, q, beta, most=1024):
+def peaks(g, q, beta, *others, most=1024):
     """Of points with heights g, those with no higher one close to them, in units of the width of a bump."""
     lead = g.topk(min(len(g), 4 * most)).indices
-    g, q = g[lead], q[lead]
-    root = q.sqrt()
-    keep = ~(2 - 2 * root @ root.T < 0.02 / beta).tril(-1).any(1)
-    return g[keep][:most], q[keep][:most]
+    root = q[lead].sqrt()
+    keep = lead[~(2 - 2 * root @ root.T < 0.02 / beta).tril(-1).any(1)][:most]
+    return tuple(part[keep] for part in (g, q, *others))
 
 
-def alike(terms, neglect=1e-6):
-    """Words in groups that reach about as many inputs, so that no group is padded to the reach of the widest word."""
+def alike(terms, neglect=1e-5):
+    """Words in groups that reach about as many inputs, with those inputs (K, S), or None for all where most count.
+
+    So no group is padded to the reach of the widest word, and wide words are dealt with without any indices.
+    """
+    inputs = terms.shape[1]
     reach, order = (terms > neglect).sum(1).sort(descending=True)
-    reach, begin = reach.tolist(), 0
+    wide = int((reach > 0.4 * inputs).sum())
+    for part in order[:wide].split(max(1, (1 << 22) // inputs**2 + (1 << 18) // inputs)):
+        if wide:
+            yield part, None
+    reach, begin = reach.tolist(), wide
     while begin < len(order):
         end = begin + max(1, (1 << 21) // max(1, reach[begin]) ** 2)
         while end > begin + 1 and reach[min(end, len(order)) - 1] < reach[begin] / 2:
             end = begin + (end - begin + 1) // 2
-        yield order[begin:end]
+        yield order[begin:end], terms[order[begin:end]].topk(max(1, reach[begin]), 1).indices
         begin = end
 
 
-def local_model(source, q, terms, beta, neglect=1e-6):
+def local_model(source, q, terms, beta, near):
     """Second order of log G at words q, from terms p(x) e^(-beta d(x, q)) / Z(x), shape (K, X), rows of sum one.
 
     With q' = q + sqrt(q) v, log G rises by beta (m.v - v.A v / 2), where A = 1 - beta C and C is the correlation matrix
-    of the cluster. Returns the inputs that count, ``near`` (K, S); their F = terms (p / sqrt(q) - sqrt(q)), (K, S, Y);
-    |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no peak.
+    of the cluster. Returns for the inputs ``near`` (K, S) that count, or for all, F = terms (p / sqrt(q) - sqrt(q)),
+    (K, S, Y), and |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no
+    peak; and how far to both sides of q the peaks then are, about, (K, Y), zero elsewhere.
     """
-    r, near = terms.topk(max(1, int((terms > neglect).sum(1).max())), 1)
     root = q.clamp_min(1e-30).sqrt()
-    f = source.p[near] / root[:, None] - root[:, None]
+    p, r = (source.p, terms) if near is None else (source.p[near], terms.gather(1, near))
+    f = p / root[:, None] - root[:, None]
     weighted = r[:, :, None] * f
     m = (terms @ source.p) / root - root
-    eye = torch.eye(q.shape[1]).to(q)
-    a = eye - beta * (weighted.mT @ f)
+    inverse, saddle, fork = inverse_bend(weighted.mT @ f, beta)
+    lift = (inverse @ m[:, :, None])[:, :, 0]
+    rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
+    return weighted, inverse @ weighted.mT, lift, rise, fork
+
+
+def inverse_bend(c, beta):
+    """|A|^-1 for A = 1 - beta C, (K, Y, Y); where A is not positive; the fork there, (K, Y).
+
+    There q is no peak: a step climbs along the wrong bends, as steeply as it would descend. If two inputs of the same
+    weight are at fault, log G is log cosh less a parabola, and the peaks are sqrt(3 bend / beta) to both sides of q.
+    """
+    eye = torch.eye(c.shape[1]).to(c)
+    a = eye - beta * c
     factor, failed = torch.linalg.cholesky_ex(a + 1e-7 * eye)
-    saddle = failed > 0  # q is no peak: there the step climbs along the wrong bends, as steeply as it would descend
+    saddle = failed > 0
     inverse = torch.cholesky_solve(eye.expand_as(a), torch.where(saddle[:, None, None], eye, factor))
+    fork = torch.zeros_like(c[:, 0])
     if saddle.any():
         bend, axes = torch.linalg.eigh(a[saddle])
         inverse[saddle] = axes / bend.abs().clamp_min(1e-6)[:, None, :] @ axes.mT
-    lift = (inverse @ m[:, :, None])[:, :, 0]
-    rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
-    return near, weighted, inverse @ weighted.mT, lift, rise
+        fork[saddle] = axes[:, :, 0] * (3 / beta * bend[:, :1].abs()).sqrt()
+    return inverse, saddle, fork
 
 
 def moved(q, v, beta):
@@ -330,29 +357,38 @@ def moved(q, v, beta):
     return q / q.sum(1, keepdim=True)
 
 
-def summit(source, g, q, log_lambda, beta, steps):
-    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs."""
-    g, q = g.clone(), q.clone()
-    unsettled = (source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13).nonzero().flatten()
-    for live in unsettled.split(len(source.chunks(q)[0])):
-        for _ in range(steps):
-            terms = (source.exponents(q[live], beta) + log_lambda).softmax(1)
-            v = torch.empty_like(q[live])
-            for part in alike(terms):
-                v[part] = local_model(source, q[live[part]], terms[part], beta)[3]
-            trials = torch.stack([terms @ source.p, moved(q[live], v, beta), moved(q[live], v / 4, beta)])
-            heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
-            rise = heights - g[live]
-            better = rise > 0
-            q[live[better]] = trials[which, torch.arange(len(live), device=q.device)][better]
-            g[live] = torch.maximum(heights, g[live])
-            live = live[rise > 1e-12]
-            if len(live) == 0:
-                break
+def summit(source, g, q, log_lambda, beta, steps, still):
+    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs by ``still``.
+
+    Points that come close to a higher one on the way are dropped: most of them share few peaks.
+    """
+    live = source.climb(q, log_lambda, beta, 1)[0] - g > still
+    for _ in range(steps):
+        if not live.any():
+            break
+        for part in live.nonzero().flatten().split(len(source.chunks(q)[0])):
+            heights, tops = ascend(source, q[part], log_lambda, beta)
+            rise = heights - g[part]
+            better = part[rise > 0]
+            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > still
+        g, q, live = peaks(g, q, beta, live)
     return g, q
 
 
-def reweigh(source, weight, q, beta, tolerance=1e-12, steps=60):
+def ascend(source, q, log_lambda, beta):
+    """The highest of the plain step, Newton's, and a quarter of Newton's, from each of the points q; log G there."""
+    terms = (source.exponents(q, beta) + log_lambda).softmax(1)
+    image, root = terms @ source.p, q.clamp_min(1e-30).sqrt()
+    m = image / root
+    c = source.second_moments(terms) / (root[:, :, None] * root[:, None, :])
+    c = c + (root - m)[:, :, None] * root[:, None, :] - root[:, :, None] * m[:, None, :]
+    v = (inverse_bend(c, beta)[0] @ (m - root)[:, :, None])[:, :, 0]
+    trials = torch.stack([image, moved(q, v, beta), moved(q, v / 4, beta)])
+    heights, which = source.log_g(trials.flatten(0, 1), log_lambda, beta).view(3, -1).max(0)
+    return heights, trials[which, torch.arange(len(q), device=q.device)]
+
+
+def reweigh(source, weight, q, beta, tolerance, steps=60):
     """The best weights for given words, a convex problem, and the words that they use."""
     e = exp_(source.exponents(q, beta))  # (K, X)
 
@@ -400,11 +436,18 @@ def descend(source, weight, q, beta, tolerance, steps=8):
         return weight[0], q[0], phi.item()
     phi, least = source.step(weight, q, beta)[0].item(), math.inf
     for _ in range(steps):
-        new_weight, v, height = newton(source, weight, q, beta)
+        new_weight, v, fork, height = newton(source, weight, q, beta, tolerance)
         if height < tolerance:
             break
-        for t in (1.0, 0.3):
+        for t, split in ((1.0, fork.norm(dim=1) > (0.02 / beta) ** 0.5), (1.0, None), (0.3, None)):
+            if split is not None and not split.any():
+                continue
             trial = ((1 - t) * weight + t * new_weight, moved(q, t * v, beta))
+            if split is not None:
+                half = new_weight * torch.where(split, 0.5, 1.0)
+                ends = [moved(q[split], v[split] + side * fork[split], beta) for side in (1, -1)]
+                trial[1][split] = ends[0]
+                trial = torch.cat([half, half[split]]), torch.cat([trial[1], ends[1]])
             new_phi = source.step(*trial, beta)[0].item()
             if new_phi < phi - 1e-11 or (new_phi < phi + 1e-12 and height < 0.7 * least):
                 break
@@ -416,9 +459,10 @@ def descend(source, weight, q, beta, tolerance, steps=8):
     return weight, q, phi
 
 
-def newton(source, weight, q, beta):
-    """Newton's step for the conditions G = 1 and slope zero at every word: weights, moves, height of the peaks now.
+def newton(source, weight, q, beta, tolerance):
+    """Newton's step for the conditions G = 1 and slope zero at every word: weights, moves, forks, height of the peaks.
 
+    With peaks below ``tolerance`` no step is needed, and none is made.
     The unknown is u, the relative change of p(x) / Z(x). With words free to follow their peaks it solves a quadratic
     problem: M u = p - c - P w, P^T u <= -log G, w >= 0 with complementary slackness; P holds p(x|w), and M =
     diag p + beta sum_w p(w) F A^-1 F^T. Rows and columns are divided by sqrt(p(x)).
@@ -428,16 +472,24 @@ def newton(source, weight, q, beta):
     terms = (log_p - g[:, None]).exp()
     root, n, share = source.px.sqrt(), len(source.px), beta * weight * g.exp()
     matrix, push = torch.eye(n).to(q).flatten(), torch.zeros(n).to(q)
-    lift, rise, models = torch.empty_like(q), torch.empty_like(weight), []
-    for part in alike(terms):
-        near, weighted, solved, lift[part], rise[part] = local_model(source, q[part], terms[part], beta)
-        scaled = weighted * share[part, None, None] / root[near][:, :, None]
-        block = scaled @ (solved / root[near][:, None, :])
-        matrix.index_add_(0, (near[:, :, None] * n + near[:, None, :]).flatten(), block.flatten())
-        push.index_add_(0, near.flatten(), (scaled @ lift[part, :, None]).flatten())
+    lift, fork, rise, models = torch.empty_like(q), torch.empty_like(q), torch.empty_like(weight), []
+    for part, near in alike(terms):
+        weighted, solved, lift[part], rise[part], fork[part] = local_model(source, q[part], terms[part], beta, near)
+        scale = root.expand(1, -1) if near is None else root[near]
+        scaled = weighted * share[part, None, None] / scale[:, :, None]
+        if near is None:
+            flat = scaled.mT.flatten(0, 1)  # (K Y, X)
+            matrix.view(n, n).addmm_(flat.T, (solved / root).flatten(0, 1))
+            push += flat.T @ lift[part].flatten()
+        else:
+            block = scaled @ (solved / scale[:, None, :])
+            matrix.index_add_(0, (near[:, :, None] * n + near[:, None, :]).flatten(), block.flatten())
+            push.index_add_(0, near.flatten(), (scaled @ lift[part, :, None]).flatten())
         models.append((part, near, solved))
     matrix = matrix.view(n, n)
     height = (g + rise).max().item()
+    if height < tolerance:
+        return weight, lift, fork, height
     columns = (terms / root).T  # (X, K)
     factor, failed = torch.linalg.cholesky_ex((matrix + matrix.T) / 2)
     factor = torch.where(failed > 0, torch.eye(n).to(q), factor)
@@ -446,19 +498,29 @@ def newton(source, weight, q, beta):
     new_weight = quadratic(gram[:, :-1], gram[:, -1] + g, weight)
     u = (solution[:, -1] - solution[:, :-1] @ new_weight) / root
     for part, near, solved in models:
-        lift[part] += (solved @ u[near][:, :, None])[:, :, 0]
+        lift[part] += solved @ u if near is None else (solved @ u[near][:, :, None])[:, :, 0]
     new_weight = new_weight / g.exp()
-    return new_weight / new_weight.sum(), lift, height
+    return new_weight / new_weight.sum(), lift, fork, height
 
 
 def quadratic(gram, b, start):
-    """w >= 0 with gram w >= b and w (gram w - b) = 0."""
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if not failed:
-        w = torch.cholesky_solve(b[:, None], factor)[:, 0]
-        if w.min() >= 0 and (gram @ w - b).abs().max() < 1e-9 * b.abs().max():
+    """w >= 0 with gram w >= b and w (gram w - b) = 0, by pivoting: nearly all words stay in use."""
+    used, scale, fewest = torch.ones_like(b, dtype=torch.bool), b.abs().max(), math.inf
+    for _ in range(10):
+        factor, failed = torch.linalg.cholesky_ex(gram[used][:, used])
+        if failed:
+            break
+        w = torch.zeros_like(b)
+        w[used] = torch.cholesky_solve(b[used][:, None], factor)[:, 0]
+        slack = gram @ w - b
+        if slack[used].abs().max() > 1e-9 * scale:
+            break
+        wrong = torch.where(used, w < 0, slack < -1e-13 * scale)
+        if not wrong.any():
             return w
-    scale = b.abs().max()
+        if wrong.sum() >= fewest:
+            break
+        used, fewest = used ^ wrong, wrong.sum()
     w, s = interior(lambda w: (gram @ w - b, gram.clone()), start + 1e-3 * start.mean(), 0.1 * scale, 1e-13 * scale, 40)
     return torch.where(w > 1e-3 * s, w, 0)
 

@@ -46,15 +46,12 @@ class _Kummer(torch.autograd.Function):
             return torch.exp(-u)
         # 1F1 falls like (1 + u/b)^-a, the inverse multiquadric. Divided by it, and as a function of
         # x = (u - b) / (u + b), what remains is so smooth on [-1, 1] that a short Chebyshev sum gives it.
-        precision = torch.finfo(u.dtype).eps
-        coefficients = list(_chebyshev_coefficients(a, b))
-        while len(coefficients) > 1 and abs(coefficients[-1]) < 0.1 * precision:
-            coefficients.pop()
+        terms = coefficients(a, b, u.dtype)
         x = 2 / (1 + b / u) - 1
         below = above = torch.zeros_like(u)
-        for c in reversed(coefficients[1:]):  # Clenshaw's recurrence
+        for c in reversed(terms[1:]):  # Clenshaw's recurrence
             below, above = torch.addcmul(c - above, x, below, value=2), below
-        smooth = torch.addcmul(coefficients[0] - above, x, below)
+        smooth = torch.addcmul(terms[0] - above, x, below)
         return smooth * (1 + u / b) ** -a
 
     @staticmethod
@@ -72,6 +69,16 @@ class _Kummer(torch.autograd.Function):
     def backward(ctx, grad):
         (u,) = ctx.saved_tensors
         return None, None, grad * (-ctx.a / ctx.b) * kummer(ctx.a + 1, ctx.b + 1, u)
+
+
+@functools.lru_cache(maxsize=64)
+def coefficients(a, b, dtype):
+    """The Chebyshev coefficients that matter in ``dtype``, a tuple of floats; empty where a = b, an exponential."""
+    if a == b:
+        return ()
+    every = _chebyshev_coefficients(a, b)
+    matter = max(i for i, c in enumerate(every) if i == 0 or abs(c) >= 0.1 * torch.finfo(dtype).eps)
+    return every[: matter + 1]
 
 
 @functools.lru_cache(maxsize=64)

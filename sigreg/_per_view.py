@@ -4,8 +4,14 @@ A visit is a function of codes (V, N, D) that returns (V,) values and, when aske
 becomes a differentiable function: by autograd.Function when called eagerly, by an opaque operation when compiled.
 """
 
+import contextlib
+import functools
+import importlib
+import os
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 # ---------------------------------------------------------------------------------------------------------
 # Precision and block sizes
@@ -27,7 +33,25 @@ def has_no_data(z):
 
 
 def full_precision(like):
-    return torch.autocast(like.device.type, enabled=False)
+    device = like.device.type
+    if not torch.is_autocast_enabled(device):  # asking costs less than the context
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def triton_module(name, device):
+    """The module of Triton kernels where it serves: on a GPU, or anywhere under Triton's interpreter; else None."""
+    return _load_if(name, device) if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1" else None
+
+
+@functools.cache
+def _load_if(name, device):
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device) < (7, 0):
+        return None
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def refuse_nested_forward():
@@ -48,6 +72,8 @@ def per_view(z, directions, fast, plain):
     apply = _PerView.apply
     if torch.compiler.is_compiling():  # across processes: not to be traced, the graph breaks here
         apply = torch.compiler.disable(apply)
+    elif not torch._C._are_functorch_transforms_active():
+        apply = _Eagerly.apply
     return apply(z, directions, fast, plain, wants_slope(z))[0]
 
 
@@ -70,6 +96,7 @@ class _PerView(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         z, directions, ctx.fast, ctx.plain, ctx.with_slope = inputs
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # no zeros as large as the slope for the slope's own gradient
         ctx.save_for_backward(z, directions, output[1])
         ctx.save_for_forward(z, directions, output[1])
 
@@ -101,6 +128,8 @@ class _PerView(torch.autograd.Function):
     def scaled_slope(ctx, scale, z, directions, slope):
         if not ctx.with_slope:  # the gradient was asked for after all, from within torch.func
             slope = _PerView.apply(z.detach(), directions, ctx.fast, ctx.plain, True)[1]
+        elif not torch.is_grad_enabled() and forward_ad._current_level < 0:  # nobody differentiates further
+            return (scale.view(-1, 1, 1) * slope).to(z.dtype)
         return _ScaleSlope.apply(scale, slope, ctx.plain, z, directions)
 
     @staticmethod
@@ -114,6 +143,18 @@ class _PerView(torch.autograd.Function):
                 raise NotImplementedError("the gradient with respect to directions is not shared across processes")
             grad_directions = torch.func.vjp(lambda a: ctx.plain(z, a), directions)[1](grad)[0]
         return grad_z, grad_directions, None, None, None
+
+
+class _Eagerly(_PerView):
+    """The same outside torch.func: setup_context costs a look at forward's signature, as long as several launches."""
+
+    setup_context = staticmethod(torch.autograd.Function.setup_context)
+
+    @staticmethod
+    def forward(ctx, z, directions, fast, plain, with_slope):
+        output = fast(z, directions, with_slope)
+        _PerView.setup_context(ctx, (z, directions, fast, plain, with_slope), output)
+        return output
 
 
 class _ScaleSlope(torch.autograd.Function):

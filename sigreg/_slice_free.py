@@ -7,7 +7,18 @@ import torch
 
 from sigreg._distributed import gather_rows, processes, sum_shared
 from sigreg._kummer import kummer
-from sigreg._per_view import block_entries, compute_dtype, full_precision, has_no_data, per_view, register, wants_slope
+from sigreg._per_view import (
+    block_entries,
+    compute_dtype,
+    full_precision,
+    has_no_data,
+    per_view,
+    register,
+    triton_module,
+    wants_slope,
+)
+
+_KERNEL_ENTRIES = 2**24  # pairs at a time on a GPU: 128 MB in float64
 
 
 def slice_free(z, group):
@@ -48,36 +59,57 @@ def _slice_free_and_slope(z, directions, with_slope, *, group):
     square = everyone.square().sum(-1)  # (V, N of all)
     own = slice(first, first + n)
     pairs, pull = square.new_zeros(v), torch.zeros_like(everyone if with_slope else everyone[:, :0])
-    block = max(1, block_entries(z) // max(total, 1))
+    weight = torch.zeros_like(square)  # of all forces on a code
+    triton = triton_module("sigreg._slice_free_triton", z.device)
+    visit = triton.visit if triton else _visit
+    block = max(1, (_KERNEL_ENTRIES if triton else block_entries(z)) // max(total, 1))
     with full_precision(z):
         for view in range(v):
             codes, length = everyone[view], square[view]
             for start in range(first, first + n, block):
                 mine = slice(start, min(start + block, first + n))
+                rows = mine.stop - start
                 after = slice(start if group is None else 0, None)
-                argument = torch.addmm(length[after], codes[mine], codes[after].T, alpha=-2)
-                argument = argument.add_(length[mine, None]).clamp_(min=0).div_(2).to(z.dtype)
-                argument[:, start - after.start :].diagonal().zero_()  # a code is at no distance from itself
-                kernel = kummer(0.5, d / 2, argument)
-                pairs[view] += kernel.sum(dtype=wide)
-                if group is None:
-                    pairs[view] += kernel[:, len(kernel) :].sum(dtype=wide)
+                diagonal, twice = (0, rows) if group is None else (start, total)
+                force = codes[mine] @ codes[after].T
+                kernel_sum, force_sum = visit(
+                    force, length[mine], length[after], diagonal, twice, d, with_slope, z.dtype
+                )
+                pairs[view] += kernel_sum.sum()
                 if with_slope:
-                    force = kummer(1.5, d / 2 + 1, argument).to(wide)  # -D times the derivative of the kernel
-                    force[:, start - after.start :].diagonal().zero_()
-                    pull[view, mine] += force @ codes[after] - force.sum(1, keepdim=True) * codes[mine]
+                    pull[view, mine].addmm_(force, codes[after])
+                    weight[view, mine] += force_sum
                     if group is None:
-                        back, later = force[:, len(force) :].T, slice(mine.stop, None)
-                        pull[view, later] += back @ codes[mine] - back.sum(1, keepdim=True) * codes[later]
+                        back, later = force[:, rows:], slice(mine.stop, None)
+                        pull[view, later].addmm_(back.T, codes[mine])
+                        weight[view, later] += back.sum(0)
         alone_argument = square[:, own].to(z.dtype) / 4
         alone = kummer(0.5, d / 2, alone_argument).sum(1, dtype=wide)
         if with_slope:
             force = kummer(1.5, d / 2 + 1, alone_argument).unsqueeze(-1)
-            slope = (2 / total * pull[:, own] + math.sqrt(0.5) * force * z) * (math.sqrt(2 * math.pi) / d)
+            pull = pull[:, own] - weight[:, own, None] * everyone[:, own]
+            slope = (2 / total * pull + math.sqrt(0.5) * force * z) * (math.sqrt(2 * math.pi) / d)
             slope = slope.mul_(processes(group)).to(z.dtype)
         pairs, alone = sum_shared(pairs, group), sum_shared(alone, group)
         distance = pairs / total**2 - math.sqrt(2) * alone / total + 1 / math.sqrt(3)
     return (total * math.sqrt(2 * math.pi) * distance).to(z.dtype), slope
+
+
+def _visit(product, mine, others, first, twice, dim, with_slope, dtype):
+    """Sums of the kernel, and of its forces, over each row of the inner products (R, C), which the forces overwrite.
+
+    ``mine`` (R,) and ``others`` (C,) are the squared lengths. Row r and column ``first`` + r are the same code: it is
+    at no distance from itself, and pulls itself nowhere. Columns from ``twice`` on count twice.
+    """
+    argument = product.neg_().add_(mine.unsqueeze(1) / 2).add_(others / 2).clamp_(min=0).to(dtype)
+    argument[:, first:].diagonal().zero_()
+    kernel = kummer(0.5, dim / 2, argument)
+    kernel_sum = kernel.sum(1, dtype=mine.dtype).add_(kernel[:, twice:].sum(1, dtype=mine.dtype))
+    if not with_slope:
+        return kernel_sum, None
+    product.copy_(kummer(1.5, dim / 2 + 1, argument))  # -D times the derivative of the kernel
+    product[:, first:].diagonal().zero_()
+    return kernel_sum, product.sum(1)
 
 
 @torch.library.custom_op("sigreg::slice_free_and_slope", mutates_args=())

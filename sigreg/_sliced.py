@@ -14,9 +14,7 @@
 # second small product. A block of rows is visited once, while it is in the cache, and slopes overwrite angles.
 
 import functools
-import importlib
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -24,24 +22,42 @@ import torch
 import torch.distributed as dist
 
 from sigreg._distributed import count_shared, processes
-from sigreg._per_view import block_entries, compute_dtype, full_precision, has_no_data, per_view, register, wants_slope
+from sigreg._per_view import (
+    block_entries,
+    compute_dtype,
+    full_precision,
+    has_no_data,
+    per_view,
+    register,
+    triton_module,
+    wants_slope,
+)
 
 _ENTRIES = 2**22  # angles held at a time: 16 MB in float32
 _KERNEL_ENTRIES = 2**26  # on a GPU more: each time costs launches
 
 
-def sliced(z, directions, knots, t_max, group, plain):
-    """(V,) values of SIGReg for codes ``z`` (V, N, D); ``plain`` is the formula, for other derivatives."""
+def sliced(z, directions, knots, t_max, group, plain, drawn=False):
+    """(V,) values of SIGReg for codes ``z`` (V, N, D); ``plain`` is the formula, for other derivatives.
+
+    ``drawn``: the directions are as drawn, of any length, which is divided out on the way.
+    """
     if torch.compiler.is_compiling() and group is None:
-        return compiled_sliced(z, wants_slope(z), directions, knots, t_max)[0]
-    fast = functools.partial(_sliced_and_slope, knots=knots, t_max=t_max, group=group)
-    plain = functools.partial(_in_full_precision, plain=plain, knots=knots, t_max=t_max) if group is None else None
-    return per_view(z, directions, fast, plain)
+        return compiled_sliced(z, wants_slope(z), directions, drawn, knots, t_max)[0]
+    fast = functools.partial(_sliced_and_slope, drawn=drawn, knots=knots, t_max=t_max, group=group)
+    if group is None:
+        plain = functools.partial(_in_full_precision, plain=plain, drawn=drawn, knots=knots, t_max=t_max)
+    return per_view(z, directions, fast, plain if group is None else None)
 
 
-def _in_full_precision(z, directions, *, plain, knots, t_max):
+def _in_full_precision(z, directions, *, plain, drawn, knots, t_max):
     dtype = compute_dtype(z)
-    return plain(z.to(dtype), directions.to(dtype), knots, t_max)
+    directions = directions.to(dtype)
+    return plain(z.to(dtype), unit_rows(directions) if drawn else directions, knots, t_max)
+
+
+def unit_rows(vectors):
+    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
 
 class Grid(NamedTuple):
@@ -108,53 +124,37 @@ def _among(row, place, multiples):
     return spread
 
 
-def _sliced_and_slope(z, directions, with_slope, *, knots, t_max, group):
+def _sliced_and_slope(z, directions, with_slope, *, drawn, knots, t_max, group):
     """(V,) values and their gradients (V, N, D), as many directions at a time as fit the budget."""
     v, n, d = z.shape
     m = len(directions)
     samples = z.reshape(v * n, d).to(compute_dtype(z))
     directions = directions.to(samples.dtype)
-    statistic = samples.new_empty(m, v)
     slope = samples.new_empty(v * n if with_slope else 0, d)
     if has_no_data(z):
-        return statistic.mean(0), slope.view(v, -1, d)
-    kernel = _kernel(z)
+        return samples.new_empty(v), slope.view(v, -1, d)
+    kernel = triton_module("sigreg._sliced_triton", z.device)
+    if drawn and not kernel:
+        directions, drawn = unit_rows(directions), False
     step = t_max / (knots - 1)
     count = count_shared(n, group, samples)
     # Where processes share, all must take the same rows at a time, whatever their own N.
     many = 1024 if group is not None else max(1, (_KERNEL_ENTRIES if kernel else _ENTRIES) // (v * n))
+    values, unused = [], samples.new_empty(())
     with full_precision(z):
-        for start in range(0, m, many):
-            some = directions[start : start + many]
-            angle = torch.addmm(statistic.new_empty(()), some, samples.T, beta=0, alpha=step)  # (some, V N)
+        for some in directions.split(many):
+            angle = torch.addmm(unused, some, samples.T, beta=0, alpha=step / (2 * math.pi) if kernel else step)
             rows = angle.view(len(some) * v, n)
             value = (
-                kernel.visit(rows, knots, step, count, with_slope, group)
+                kernel.visit(rows, some if drawn else None, knots, step, count, with_slope, group)
                 if kernel
                 else _visit(rows, grid_constants(knots, t_max), count, with_slope, group)
             )
-            statistic[start : start + many] = value.view(-1, v)
             if with_slope:
                 scale = step * processes(group) / m
-                torch.addmm(slope, angle.T, some, beta=int(start > 0), alpha=scale, out=slope)
-    return statistic.mean(0), slope.view(v, -1, d)
-
-
-def _kernel(z):
-    """The module of the Triton kernel where it serves: on a GPU, or anywhere under Triton's interpreter."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return _load_kernel()
-    if z.device.type != "cuda" or (torch.version.cuda and torch.cuda.get_device_capability(z.device) < (7, 0)):
-        return None
-    return _load_kernel()
-
-
-@functools.cache
-def _load_kernel():
-    try:
-        return importlib.import_module("sigreg._sliced_triton")
-    except ImportError:
-        return None
+                torch.addmm(slope, angle.T, some, beta=int(bool(values)), alpha=scale, out=slope)
+            values.append(value.view(-1, v))
+    return (torch.cat(values) if len(values) > 1 else values[0]).mean(0), slope.view(v, -1, d)
 
 
 def _visit(angle, grid, count, with_slope, group):
@@ -194,9 +194,9 @@ def _visit(angle, grid, count, with_slope, group):
 
 @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())
 def compiled_sliced(
-    z: torch.Tensor, with_slope: bool, directions: torch.Tensor, knots: int, t_max: float
+    z: torch.Tensor, with_slope: bool, directions: torch.Tensor, drawn: bool, knots: int, t_max: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _sliced_and_slope(z, directions, with_slope, knots=knots, t_max=t_max, group=None)
+    return _sliced_and_slope(z, directions, with_slope, drawn=drawn, knots=knots, t_max=t_max, group=None)
 
 
 register(compiled_sliced)

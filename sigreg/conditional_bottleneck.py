@@ -226,7 +226,7 @@ def defensive_rate(
     blocks = _class_blocks(labels, w)
     own, log_others = _own_and_marginal(w, mean, log_std, blocks, include_self=False)
     moments = _leave_one_out_gaussian(mean, log_std, labels)
-    log_gaussian = _gaussian_log_density(w, *moments)[blocks.index]
+    log_gaussian = _gaussian_log_density(w, *moments)[blocks.example]
     log_marginal = torch.logaddexp(log_others + math.log1p(-weight), log_gaussian + math.log(weight))
     return _mean_over_examples(own - log_marginal, blocks, include_self=False)
 
@@ -283,10 +283,10 @@ def pairwise_rate(
     weight = require_between("weight", weight, 0, 1)
     _, mean, log_std, labels = _whole_batch(mean, mean, log_std, labels, sync, group)
     blocks = _class_blocks(labels, mean)
-    kl = _kl_matrix(mean[blocks.index], log_std[blocks.index])
+    kl = _kl_matrix(mean[blocks.example], log_std[blocks.example])
     log_others = _log_mean_over_class(-kl, blocks, include_self=False)
     other_mean, other_variance = _leave_one_out_gaussian(mean, log_std, labels)
-    log_gaussian = -_kl_to_gaussian(mean, log_std, other_mean, 0.5 * other_variance.log())[blocks.index]
+    log_gaussian = -_kl_to_gaussian(mean, log_std, other_mean, 0.5 * other_variance.log())[blocks.example]
     log_mixture = torch.logaddexp(log_others + math.log1p(-weight), log_gaussian + math.log(weight))
     return _mean_over_examples(-log_mixture, blocks, include_self=False)
 
@@ -543,9 +543,9 @@ def minibatch_relevance(
     """
     if labels is None:
         raise TypeError("labels must be a torch.Tensor of shape (B,), got None")
-    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, sync, group)
+    w, mean, log_std, known = _whole_batch(w, mean, log_std, labels, sync, group)
     everyone = minibatch_rate(w, mean, log_std, include_self=include_self, sync=False)
-    return everyone - minibatch_rate(w, mean, log_std, labels, include_self=include_self, sync=False)
+    return everyone - minibatch_rate(w, mean, log_std, known, include_self=include_self, sync=False)
 
 
 @without_autocast
@@ -648,7 +648,7 @@ def held_out_information(
     weight = require_between("weight", weight, 0, 1)
     if labels is None:
         raise TypeError("labels must be a torch.Tensor of shape (N,), got None")
-    w, mean, log_std, labels = _whole_batch(w, mean, log_std, labels, False, None)
+    w, mean, log_std, _ = _whole_batch(w, mean, log_std, labels, False, None)
     if not values_at_hand(w, labels):
         raise ValueError("w lives where there are no numbers to look at, like the meta device: move it to another")
     occurring, counts = torch.unique(labels, return_counts=True)
@@ -753,7 +753,7 @@ def _log_density(w: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 class _Blocks(NamedTuple):
     """The batch sorted by class: only pairs of one class are ever compared, a tenth of all pairs for ten classes."""
 
-    index: Tensor  # (K, M) example in each slot, M the size of the largest class, K the classes that occur
+    example: Tensor  # (K, M) the one in each slot, M the size of the largest class, K the classes that occur
     real: Tensor  # (K, M) whether the slot is in use
     same: Tensor  # (K, M or 1, M) whether the example of a slot is of the class of another
     lonely: Tensor  # (K, M or 1) whether the class occurs once
@@ -776,7 +776,7 @@ def _own_and_marginal(
     w: Tensor, mean: Tensor, log_std: Tensor, blocks: _Blocks, include_self: bool
 ) -> tuple[Tensor, Tensor]:
     """(K, M) log-density of each code under its own Gaussian, and under the average over its class."""
-    density = _log_density(w[blocks.index], mean[blocks.index], log_std[blocks.index])
+    density = _log_density(w[blocks.example], mean[blocks.example], log_std[blocks.example])
     return density.diagonal(dim1=-2, dim2=-1), _log_mean_over_class(density, blocks, include_self)
 
 

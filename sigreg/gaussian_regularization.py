@@ -6,20 +6,28 @@ directions in closed form (:func:`slice_free_sigreg`). A healthy value is near 1
 :func:`sigreg_null_mean`.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import math
 import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
+from sigreg._distributed import count_shared, from_first, group_to_pickle, randn, shared_group, sum_shared
 from sigreg._per_view import compute_dtype
+from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
-from sigreg._validate import require_count, require_floating
+from sigreg._validate import require_count, require_floating, require_generator, require_sharing
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = [
     "SIGReg",
@@ -40,7 +48,7 @@ __all__ = [
 # ---------------------------------------------------------------------------------------------------------
 
 
-def plain_epps_pulley(x, *, knots=17, t_max=3.0):
+def plain_epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""The Epps-Pulley statistic of each column, written as the formula reads: the oracle of the fast form.
 
     Its cost is a tensor of N x M x knots entries; :func:`epps_pulley` has the same value and gradient without it.
@@ -72,7 +80,7 @@ def plain_epps_pulley(x, *, knots=17, t_max=3.0):
     return len(x) * distance @ (trapezoid * gaussian)
 
 
-def plain_sliced_sigreg(z, directions, *, knots=17, t_max=3.0):
+def plain_sliced_sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""SIGReg along given directions, written as the formula reads: the oracle of :func:`sliced_sigreg`.
 
     Args:
@@ -93,13 +101,13 @@ def plain_sliced_sigreg(z, directions, *, knots=17, t_max=3.0):
     return _plain_per_view(z if z.ndim == 3 else z.unsqueeze(0), directions, knots, t_max).mean()
 
 
-def _plain_per_view(z, directions, knots, t_max):
+def _plain_per_view(z: Tensor, directions: Tensor, knots: int, t_max: float) -> Tensor:
     x = (z @ directions.T).movedim(0, 1)  # (N, V, M)
     statistic = plain_epps_pulley(x.flatten(1), knots=knots, t_max=t_max)  # (V * M,)
     return statistic.unflatten(0, x.shape[1:]).mean(1)
 
 
-def epps_pulley_closed_form(x):
+def epps_pulley_closed_form(x: Tensor) -> Tensor:
     r"""The Epps-Pulley statistic of each column with the integral over the whole line done by hand.
 
     .. math:: T = N \sqrt{2\pi} \Big[ \tfrac{1}{N^2} \sum_{ij} e^{-(x_i - x_j)^2/2}
@@ -111,7 +119,7 @@ def epps_pulley_closed_form(x):
         x: floating (N, M), one sample a column.
 
     Returns:
-        (M,) statistics, in the dtype of ``x``.
+        (M,) statistics, in the dtype of ``x`` (float32 for half precision).
 
     Raises:
         TypeError, ValueError: ``x`` is not a non-empty floating matrix.
@@ -130,10 +138,10 @@ def epps_pulley_closed_form(x):
     pairs = torch.exp(-(fine.unsqueeze(0) - fine.unsqueeze(1)).square() / 2).mean((0, 1))
     alone = torch.exp(-fine.square() / 4).mean(0)
     value = len(x) * math.sqrt(2 * math.pi) * (pairs - math.sqrt(2) * alone + 1 / math.sqrt(3))
-    return value.to(x.dtype)
+    return value.to(compute_dtype(x))
 
 
-def sigreg_null_mean(knots=17, t_max=3.0):
+def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
     r"""What SIGReg reads on average when the codes are standard Gaussian, for every N: the value to aim at.
 
     .. math:: \mathbb{E}\, T = 2 \int_0^{t_{\max}} (1 - e^{-t^2})\, e^{-t^2/2}\, dt
@@ -150,14 +158,14 @@ def sigreg_null_mean(knots=17, t_max=3.0):
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
     return float(weight @ (1 - gaussian**2))
 
 
-def sigreg_collapse_value(knots=17, t_max=3.0):
+def sigreg_collapse_value(knots: int = 17, t_max: float = 3.0) -> float:
     r"""What SIGReg reads *per sample*, T / N, when every code is the same point at the origin.
 
     .. math:: T / N = 2 \int_0^{t_{\max}} (1 - e^{-t^2/2})^2\, e^{-t^2/2}\, dt
@@ -174,7 +182,7 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -186,7 +194,14 @@ def sigreg_collapse_value(knots=17, t_max=3.0):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def random_directions(num_slices, dim, *, generator=None, device=None, dtype=None):
+def random_directions(
+    num_slices: int,
+    dim: int,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     r"""Directions drawn uniformly from the unit sphere: normalised Gaussian vectors.
 
     They are drawn in float32 whatever ``dtype`` is, so one seed gives the same directions in every precision.
@@ -214,15 +229,27 @@ def random_directions(num_slices, dim, *, generator=None, device=None, dtype=Non
     """
     require_count("num_slices", num_slices)
     require_count("dim", dim)
-    return _unit_rows(num_slices, dim, generator, device, dtype)
+    require_generator("generator", generator)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
+    if device is not None and not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a torch.device, a string or None, got {type(device).__name__}")
+    return _unit_rows(num_slices, dim, generator=generator, device=device, dtype=dtype)
 
 
-def _unit_rows(num_slices, dim, generator, device, dtype):
+def _unit_rows(
+    num_slices: int,
+    dim: int,
+    *,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
-    return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
+    return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
-def epps_pulley(x, *, knots=17, t_max=3.0):
+def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     r"""The Epps-Pulley distance of each column from N(0, 1).
 
     .. math:: T = N \int \Big| \tfrac{1}{N} \sum_n e^{i t x_n} - e^{-t^2/2} \Big|^2 e^{-t^2/2}\, dt
@@ -256,7 +283,15 @@ def epps_pulley(x, *, knots=17, t_max=3.0):
     return sliced(samples, samples.new_ones(1, 1), knots, t_max, None, _plain_per_view)
 
 
-def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
+def sliced_sigreg(
+    z: Tensor,
+    directions: Tensor,
+    *,
+    knots: int = 17,
+    t_max: float = 3.0,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
     r"""SIGReg: the mean Epps-Pulley distance from N(0, 1) of the codes projected on given directions.
 
     .. math:: \mathrm{SIGReg}(z) = \tfrac{1}{M} \sum_m T\big(\{a_m \cdot z_n\}_n\big)
@@ -305,6 +340,7 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
     >>> sliced_sigreg(z, directions), sliced_sigreg(2 * z, directions)
     (tensor(0.96...), tensor(122.0...))
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     views = _views(z, group)
     require_floating("directions", directions, 2, "(M, D)")
@@ -315,7 +351,7 @@ def sliced_sigreg(z, directions, *, knots=17, t_max=3.0, sync=True, group=None):
     if directions.device != z.device:
         raise ValueError(f"directions are on {directions.device} and z is on {z.device}: move them with .to(z.device)")
     knots, t_max = _require_grid(knots, t_max)
-    return sliced(views, directions, knots, t_max, group, _plain_per_view).mean()
+    return _over_views(sliced(views, directions, knots, t_max, group, _plain_per_view))
 
 
 class SIGReg(nn.Module):
@@ -348,31 +384,48 @@ class SIGReg(nn.Module):
     (tensor(1..., grad_fn=...), torch.Size([512, 8]))
     """
 
-    def __init__(self, num_slices=256, knots=17, t_max=3.0, *, sync=True, group=None):
+    if TYPE_CHECKING:  # nn.Module promises nothing of a call
+
+        def __call__(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+
+    def __init__(
+        self,
+        num_slices: int = 256,
+        knots: int = 17,
+        t_max: float = 3.0,
+        *,
+        sync: bool = True,
+        group: ProcessGroup | None = None,
+    ) -> None:
         super().__init__()
         self.num_slices = require_count("num_slices", num_slices)
         self.knots, self.t_max = _require_grid(knots, t_max)
+        require_sharing(sync, group)
         self.sync, self.group = sync, group
 
-    def forward(self, z, generator=None):
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
         group = shared_group(self.sync, self.group)
         views = _views(z, group)
-        directions = _unit_rows(self.num_slices, z.shape[-1], generator, z.device, compute_dtype(z))
-        return sliced(views, from_first(directions, group), self.knots, self.t_max, group, _plain_per_view).mean()
+        require_generator("generator", generator)
+        drawn = z.is_cuda  # a kernel divides the lengths out itself: two launches fewer
+        draw = randn if drawn else _unit_rows
+        directions = draw(self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=compute_dtype(z))
+        directions = from_first(directions, group)
+        return _over_views(sliced(views, directions, self.knots, self.t_max, group, _plain_per_view, drawn))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         alone = "" if self.sync else ", sync=False"
         shared = "" if self.group is None else f", group={self.group}"
         return f"num_slices={self.num_slices}, knots={self.knots}, t_max={self.t_max}{alone}{shared}"
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> SIGReg:
         memo[id(self.group)] = self.group  # processes are shared by the copies, not copied
         twin = type(self).__new__(type(self))
         twin.__dict__ = copy.deepcopy(self.__dict__, memo)
         return twin
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "group": group_to_pickle(self.group)}
 
 
@@ -381,7 +434,7 @@ class SIGReg(nn.Module):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def slice_free_sigreg(z, *, sync=True, group=None):
+def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | None = None) -> Tensor:
     r"""SIGReg averaged over the whole sphere of directions and integrated over the whole line, in closed form.
 
     .. math:: N \sqrt{2\pi} \Big[ \tfrac{1}{N^2} \sum_{ij} k\big(\tfrac12 |z_i - z_j|^2\big)
@@ -419,8 +472,9 @@ def slice_free_sigreg(z, *, sync=True, group=None):
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
-    return slice_free(_views(z, group), group).mean()
+    return _over_views(slice_free(_views(z, group), group))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -428,7 +482,12 @@ def slice_free_sigreg(z, *, sync=True, group=None):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def backward_in_parts(encode, parts, loss):
+_Part = TypeVar("_Part")
+
+
+def backward_in_parts(
+    encode: Callable[[_Part], Tensor], parts: Iterable[_Part], loss: Callable[[Tensor], Tensor]
+) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 
     .. math:: \frac{\partial L}{\partial \theta} = \sum_p \frac{\partial z_p}{\partial \theta} \,
@@ -464,6 +523,11 @@ def backward_in_parts(encode, parts, loss):
     >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
     >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
     """
+    for name, value in (("encode", encode), ("loss", loss)):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function or a module, got {type(value).__name__}")
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts must be a sequence of parts of the batch, got {type(parts).__name__}")
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty: expected at least one part of the batch")
@@ -475,7 +539,11 @@ def backward_in_parts(encode, parts, loss):
     sizes = [len(code.movedim(-2, 0)) for code in codes]
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        raise ValueError("loss must return a scalar tensor that depends on the codes")
     value.backward()
+    if whole.grad is None:
+        raise ValueError("loss must depend on the codes: its backward left none of them a gradient")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
         for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
@@ -484,11 +552,11 @@ def backward_in_parts(encode, parts, loss):
     return value.detach()
 
 
-def _random_state():
+def _random_state() -> tuple[Tensor, list[Tensor]]:
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def _set_random_state(state):
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
     torch.set_rng_state(state[0])
     torch.cuda.set_rng_state_all(state[1])
 
@@ -498,7 +566,7 @@ def _set_random_state(state):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def _views(z, group):
+def _views(z: Tensor, group: ProcessGroup | None) -> Tensor:
     """Codes (..., N, D) as (V, N, D)."""
     require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     n, d = z.shape[-2:]
@@ -512,10 +580,15 @@ def _views(z, group):
     return z.unsqueeze(0) if z.ndim == 2 else z.flatten(0, -3)
 
 
-_warned = []  # of many views, once is enough
+def _over_views(values: Tensor) -> Tensor:
+    """The mean over views; of a single one the value itself, which spares a launch here and one in backward."""
+    return values.squeeze(0) if len(values) == 1 else values.mean()
 
 
-def _warn_of_many_views(v, n):
+_warned: list[tuple[int, int]] = []  # of many views, once is enough
+
+
+def _warn_of_many_views(v: int, n: int) -> None:
     if not _warned:
         _warned.append((v, n))
         warnings.warn(
@@ -525,7 +598,7 @@ def _warn_of_many_views(v, n):
         )
 
 
-def _require_grid(knots, t_max):
+def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
     knots = require_count("knots", knots, 2)
     if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
@@ -539,7 +612,10 @@ def _require_grid(knots, t_max):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def radial_sigreg(z, *, knots=17, t_max=3.0):
+@without_autocast
+def radial_sigreg(
+    z: Tensor, *, knots: int = 17, t_max: float = 3.0, sync: bool = True, group: ProcessGroup | None = None
+) -> Tensor:
     r"""The Epps-Pulley statistic of the codes' lengths: what no slice shows, whether :math:`|z|` follows its law.
 
     .. math::
@@ -548,13 +624,13 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
 
     with :math:`\varphi_D` the characteristic function of x for a Gaussian code. On Gaussian codes its mean is
     :func:`radial_null_mean`; its gradient with respect to one code is never longer than :math:`8\sqrt2`. It says
-    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots). Where
-    several processes train together, each scores its own codes.
+    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots).
 
     Args:
-        z: floating (N, D), or (V, N, D) for V views that are scored apart and averaged.
+        z: floating codes (..., N, D), the sample before the last axis, as in :func:`sliced_sigreg`.
         knots: number of grid points on [0, t_max], at least 2.
         t_max: end of the grid, positive.
+        sync, group: how processes share, as in :func:`sliced_sigreg`.
 
     Returns:
         a scalar, in float32 for half-precision codes and in the dtype of ``z`` otherwise.
@@ -570,17 +646,28 @@ def radial_sigreg(z, *, knots=17, t_max=3.0):
     >>> radial_sigreg(z) < 4 < radial_sigreg(cube)
     tensor(True)
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
+    require_sharing(sync, group)
+    group = shared_group(sync, group)
+    require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
-    t, weight, real, imaginary = (torch.tensor(v, dtype=dtype, device=z.device) for v in _radius_law(dim, knots, t_max))
-    x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
+    t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
+    small, size = in_range(z.to(dtype))
+    x = math.sqrt(2) * (size.squeeze(-1) * small.norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
-    gap = (angle.cos().mean(-2) - real).square() + (angle.sin().mean(-2) - imaginary).square()
-    return z.shape[-2] * (gap @ weight).mean()
+    count = count_shared(z.shape[-2], group, x)
+    cosine, sine = sum_shared(torch.stack([angle.cos().sum(-2), angle.sin().sum(-2)]), group) / count
+    return count * (((cosine - real).square() + (sine - imaginary).square()) @ weight).mean()
 
 
-def radial_null_mean(dim, knots=17, t_max=3.0):
+def _filled(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants on a device. A CUDA graph holds no copy from the host: there each is filled in by itself."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.stack([torch.full((), value, dtype=dtype, device=device) for value in values])
+
+
+def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     r"""What :func:`radial_sigreg` reads on average when the codes are standard Gaussian, for every N.
 
     .. math:: \mathbb{E}\, R = 2 \int_0^{t_{\max}} \bigl(1 - |\varphi_D(t)|^2\bigr)\, e^{-t^2/2}\, dt
@@ -603,8 +690,13 @@ def radial_null_mean(dim, knots=17, t_max=3.0):
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
+@torch.compiler.assume_constant_result  # which a compiled function does not trace
+def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
+    return _integrated_radius_law(dim, knots, t_max)
+
+
 @functools.lru_cache(maxsize=64)
-def _radius_law(dim, knots, t_max):
+def _integrated_radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     """Grid, trapezoid weights and the characteristic function of x: four tuples of ``knots`` numbers.
 
     The density of |z| is r^(D - 1) e^(-r^2 / 2) up to a constant. Nearly all of it lies within 10 of sqrt(D), where

@@ -13,15 +13,26 @@ beta I(X;Y). So a code can be certified: with :math:`Z(x) = \int e^{-\beta d(x, 
 All quantities are in nats.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from sigreg import _bottleneck_solver as engine
 from sigreg._bottleneck_solver import TINY, Source, divergence
-from sigreg._validate import require_distribution, require_finite, require_floating
+from sigreg._validate import (
+    require_count,
+    require_distribution,
+    require_finite,
+    require_floating,
+    require_generator,
+    require_weight,
+)
 
 __all__ = [
     "InformationCurve",
@@ -45,22 +56,22 @@ class InformationCurve:
     (see :func:`information_bottleneck`); ``converged`` (B,): whether that gap is within the tolerance asked for.
     """
 
-    betas: torch.Tensor
-    rate: torch.Tensor
-    relevance: torch.Tensor
-    encoder: torch.Tensor
-    decoder: torch.Tensor
-    marginal: torch.Tensor
-    gap: torch.Tensor
-    converged: torch.Tensor
+    betas: Tensor
+    rate: Tensor
+    relevance: Tensor
+    encoder: Tensor
+    decoder: Tensor
+    marginal: Tensor
+    gap: Tensor
+    converged: Tensor
 
     @property
-    def lagrangian(self):
+    def lagrangian(self) -> Tensor:
         """I(X;W) - beta I(W;Y), shape (B,)."""
         return self.rate - self.betas * self.relevance
 
 
-def mutual_information(joint):
+def mutual_information(joint: Tensor) -> Tensor:
     r"""Mutual information of two discrete variables.
 
     .. math:: I(X;Y) = \sum_{x,y} p(x,y) \log \frac{p(x,y)}{p(x)\,p(y)}
@@ -87,7 +98,7 @@ def mutual_information(joint):
     return (torch.special.xlogy(joint, joint) - torch.special.xlogy(joint, product)).sum()
 
 
-def rate_and_relevance(joint, encoder):
+def rate_and_relevance(joint: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
     r"""The two informations of a code W of X, where W is independent of Y given X.
 
     .. math:: I(X;W) = \sum_{x,w} p(x) p(w|x) \log \frac{p(w|x)}{p(w)}, \qquad
@@ -114,13 +125,9 @@ def rate_and_relevance(joint, encoder):
     True
     """
     joint = _require_joint(joint)
-    require_floating(
-        "encoder",
-        encoder,
-        tuple(range(2, max(3, encoder.ndim + 1))) if isinstance(encoder, torch.Tensor) else 2,
-        "(..., X, K)",
-    )
+    _require_numbers("encoder", require_floating("encoder", encoder, range(2, 65), "(..., X, K)"))
     require_distribution("encoder", encoder)
+    encoder = encoder.to(joint)
     if encoder.shape[-2] != joint.shape[0]:
         raise ValueError(
             f"encoder has {encoder.shape[-2]} inputs where joint has {joint.shape[0]}: "
@@ -137,7 +144,7 @@ def rate_and_relevance(joint, encoder):
     return rate, relevance
 
 
-def critical_beta(joint):
+def critical_beta(joint: Tensor) -> Tensor:
     r"""Where the trivial code stops beating all codes near it: 1 / rho^2, rho the maximal correlation.
 
     Near means that p(w|x) / p(w) is close to one for every x and w.
@@ -170,7 +177,7 @@ def critical_beta(joint):
     return beta.clamp_min(1).to(joint)
 
 
-def learnability_beta(joint, *, n_starts=64, generator=None):
+def learnability_beta(joint: Tensor, *, n_starts: int = 64, generator: torch.Generator | None = None) -> Tensor:
     r"""Where a non-trivial code first beats the trivial one: 1 / s*, s* the strong data-processing constant.
 
     .. math:: \beta_0 = \frac{1}{s^*}, \qquad
@@ -208,8 +215,7 @@ def learnability_beta(joint, *, n_starts=64, generator=None):
     1.0
     """
     joint = _require_joint(joint)
-    if not n_starts >= 1:
-        raise ValueError(f"n_starts must be 1 or more, got {n_starts}")
+    n_starts = require_count("n_starts", n_starts)
     source, local = Source(joint), critical_beta(joint.double())
     if not torch.isfinite(local):
         return local.to(joint)
@@ -232,7 +238,7 @@ def learnability_beta(joint, *, n_starts=64, generator=None):
         beta = best.item()
         log_lambda = source.log_lambda(torch.ones_like(source.py[:1]), trivial, beta)
         points = torch.cat([source.inside(source.p, beta), trivial, q])
-        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta)
+        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta, 1e-12)
         top = tops[g > 1e-13]
         if len(top) == 0:
             break
@@ -245,8 +251,15 @@ def learnability_beta(joint, *, n_starts=64, generator=None):
 
 
 def information_bottleneck(
-    joint, betas, n_codewords=None, *, generator=None, tolerance=5e-7, relative_tolerance=1e-13, max_rounds=60
-):
+    joint: Tensor,
+    betas: Tensor,
+    n_codewords: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
+    tolerance: float = 5e-7,
+    relative_tolerance: float = 1e-13,
+    max_rounds: int = 60,
+) -> InformationCurve:
     r"""Optimal codes of the information bottleneck, one for each beta, each with a bound on what it may lack.
 
     .. math:: \min_{p(w|x)} \; I(X;W) - \beta I(W;Y), \qquad
@@ -305,11 +318,10 @@ def information_bottleneck(
     """
     joint = _require_joint(joint)
     betas = _require_betas(betas)
-    n_inputs = joint.shape[0]
-    if n_codewords is not None and not 1 <= n_codewords <= n_inputs:
-        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {n_inputs}, got {n_codewords}")
-    if not max_rounds >= 1:
-        raise ValueError(f"max_rounds must be 1 or more, got {max_rounds}")
+    n_codewords = _require_codewords(n_codewords, len(joint))
+    max_rounds = require_count("max_rounds", max_rounds)
+    tolerance = require_weight("tolerance", tolerance)
+    relative_tolerance = require_weight("relative_tolerance", relative_tolerance)
     source = Source(joint)
     beta = betas.to(source.px)
     falling = beta.sort(descending=True, stable=True)
@@ -332,7 +344,14 @@ def information_bottleneck(
     return _curve(source, joint, betas, weights, words, bound, tolerance, relative_tolerance, size, settled)
 
 
-def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, generator=None, steps=2000):
+def squared_information_bottleneck(
+    joint: Tensor,
+    multipliers: Tensor,
+    n_codewords: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
+    steps: int = 2000,
+) -> InformationCurve:
     r"""Codes that minimise the squared Lagrangian, which can stop anywhere on a straight stretch of the curve.
 
     .. math:: \min_{p(w|x)} \; I(X;W)^2 - \lambda\, I(W;Y)
@@ -369,8 +388,7 @@ def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, gene
     """
     joint = _require_joint(joint)
     multipliers = _require_betas(multipliers, "multipliers")
-    if n_codewords is not None and not 1 <= n_codewords <= joint.shape[0]:
-        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {joint.shape[0]}, got {n_codewords}")
+    n_codewords, steps = _require_codewords(n_codewords, len(joint)), require_count("steps", steps)
     source = Source(joint)
     weigh = multipliers.to(source.px)
     size = n_codewords or min(len(source.p), len(source.py) + 1)
@@ -378,7 +396,7 @@ def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, gene
     near = source.p @ source.p[source.cover(size)].clamp_min(TINY).log().T  # leans to the nearest of a cover
     log_encoder = (0.1 * random + near.clamp_min(-3)).log_softmax(1).repeat(len(weigh), 1, 1)  # (B, X, K)
 
-    def state(log_encoder):
+    def state(log_encoder: Tensor) -> tuple[Tensor, ...]:
         encoder = log_encoder.exp()
         marginal = source.px @ encoder  # (B, K)
         q = (encoder.transpose(1, 2) * source.px) @ source.p / marginal[:, :, None].clamp_min(TINY)
@@ -405,13 +423,14 @@ def squared_information_bottleneck(joint, multipliers, n_codewords=None, *, gene
         if ((settled >= 20) | (pace < 1e-6)).all():
             break
     beta = weigh / (2 * rate.clamp_min(1e-9))
-    encoder = log_encoder.exp()
-    curve = [part.to(joint) for part in _informations(source, joint, encoder)]
-    unknown = torch.full_like(curve[0], math.nan)
-    return InformationCurve(beta.to(joint), *curve, unknown, ((settled >= 20) | (pace < 1e-6)).to(joint.device))
+    found = _informations(source, joint, log_encoder.exp())
+    rate, relevance, encoder, decoder, marginal = (part.to(joint) for part in found)
+    unknown = torch.full_like(rate, math.nan)
+    converged = ((settled >= 20) | (pace < 1e-6)).to(joint.device)
+    return InformationCurve(beta.to(joint), rate, relevance, encoder, decoder, marginal, unknown, converged)
 
 
-def annealing_tree(joint, curve):
+def annealing_tree(joint: Tensor, curve: InformationCurve) -> tuple[Tensor, Tensor, Tensor]:
     r"""Which codewords of the finest code come together as beta falls.
 
     A codeword of one beta descends to the codeword of the next smaller beta that takes most of its mass,
@@ -443,6 +462,8 @@ def annealing_tree(joint, curve):
     (3, True)
     """
     px = _require_joint(joint).sum(1)
+    if not isinstance(curve, InformationCurve):
+        raise TypeError(f"curve must be an InformationCurve of this joint, got {type(curve).__name__}")
     if curve.encoder.shape[1] != len(px):
         raise ValueError(f"curve has {curve.encoder.shape[1]} inputs and joint {len(px)}: pass the joint of the curve")
     if len(curve.betas) < 2:
@@ -464,24 +485,38 @@ def annealing_tree(joint, curve):
 _STARTS = 4096  # inputs from which the global threshold is searched; of more, a cover
 
 
-def _curve(source, joint, betas, weights, words, bound, tolerance, relative, size, settled):
+def _curve(
+    source: Source,
+    joint: Tensor,
+    betas: Tensor,
+    weights: Any,
+    words: Any,
+    bound: Tensor,
+    tolerance: float,
+    relative: float,
+    size: int,
+    settled: Tensor | None,
+) -> InformationCurve:
     """The curve of what Blahut and Arimoto's step makes of the codes, with gaps from lower bounds on Phi."""
     parts = []
     for beta, weight, q in zip(betas.to(bound), weights, words, strict=True):  # one at a time, to bound memory
         used = weight > 0
         encoder = (source.exponents(q[used], beta) + weight[used].log()[:, None]).softmax(0).T
         parts.append(_informations(source, joint, torch.nn.functional.pad(encoder, (0, size - encoder.shape[1]))[None]))
-    rate, relevance, *rest = (torch.cat(part) for part in zip(*parts, strict=True))
+    rate, relevance, encoder, decoder, marginal = (torch.cat(part) for part in zip(*parts, strict=True))
     scale = betas.to(bound) * source.information
     value = rate.to(bound) - betas.to(bound) * relevance.to(bound) + scale
     gap = (value - bound).clamp_min(0) + 1e-15 * (1 + scale)  # and what rounding may hide
     if settled is None:
         settled = gap <= tolerance + relative * scale
-    rest = [part.to(joint) for part in (rate, relevance, *rest, gap)]
-    return InformationCurve(betas.to(joint), *rest, settled.to(joint.device))
+    rate, relevance, encoder, decoder, marginal, gap = (
+        part.to(joint) for part in (rate, relevance, encoder, decoder, marginal, gap)
+    )
+    betas, settled = betas.to(joint), settled.to(joint.device)
+    return InformationCurve(betas, rate, relevance, encoder, decoder, marginal, gap, settled)
 
 
-def _informations(source, joint, encoder):
+def _informations(source: Source, joint: Tensor, encoder: Tensor) -> tuple[Tensor, ...]:
     """Rate, relevance, encoder, decoder, marginal for the inputs as they came, from p(w|x) of the distinct ones."""
     xlogy = torch.special.xlogy
     marginal, order = (source.px @ encoder).sort(descending=True)  # (B, K)
@@ -497,17 +532,28 @@ def _informations(source, joint, encoder):
     return rate.clamp_min(0), relevance.clamp_min(0), whole, decoder, marginal
 
 
-def _default(generator):
-    return torch.Generator().manual_seed(0) if generator is None else generator
+def _default(generator: torch.Generator | None) -> torch.Generator:
+    return require_generator("generator", generator) or torch.Generator().manual_seed(0)
 
 
-def _require_joint(joint):
-    require_floating("joint", joint, 2, "(X, Y)")
+def _require_joint(joint: Tensor) -> Tensor:
+    _require_numbers("joint", require_floating("joint", joint, 2, "(X, Y)"))
     return require_distribution("joint", joint, (0, 1))
 
 
-def _require_betas(betas, name="betas"):
-    require_floating(name, betas, 1, "(B,)")
+def _require_numbers(name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device, where there are no numbers to look at")
+
+
+def _require_codewords(n_codewords: int | None, n_inputs: int) -> int | None:
+    if n_codewords is not None and not 1 <= require_count("n_codewords", n_codewords, -math.inf) <= n_inputs:
+        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {n_inputs}, got {n_codewords}")
+    return None if n_codewords is None else int(n_codewords)
+
+
+def _require_betas(betas: Tensor, name: str = "betas") -> Tensor:
+    _require_numbers(name, require_floating(name, betas, 1, "(B,)"))
     require_finite(name, betas)
     if not (betas > 0).all():
         raise ValueError(f"{name} must be positive, got {betas.min().item():.3g}")

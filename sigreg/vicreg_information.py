@@ -7,12 +7,15 @@ of approximations, each of which :func:`information_steps` measures. :func:`prob
 what invariance and whitening buy a linear probe. Entropies are in nats.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from sigreg._precision import at_least_float32, without_autocast
@@ -34,7 +37,7 @@ LOG_2PI_E = math.log(2 * math.pi * math.e)
 # ---------------------------------------------------------------------------------------------------------
 
 
-def local_affine_maps(network, x, batch_size=64):
+def local_affine_maps(network: nn.Module, x: Tensor, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     r"""The affine map that a piecewise affine network is, around each of some inputs.
 
     .. math:: f(x_n + \delta) = f(x_n) + A_n \delta \quad \text{for } x_n + \delta \text{ in the region of } x_n
@@ -67,7 +70,7 @@ def local_affine_maps(network, x, batch_size=64):
     require_floating("x", x, (2, 3, 4), "(N, ...)")
     _require_evaluation(network)
 
-    def one(image):
+    def one(image: Tensor) -> tuple[Tensor, Tensor]:
         code = network(image.unsqueeze(0)).squeeze(0)
         return code, code
 
@@ -79,7 +82,7 @@ def local_affine_maps(network, x, batch_size=64):
     return torch.cat(values), torch.cat(slopes)
 
 
-def leaving_probability(network, x, sigma):
+def leaving_probability(network: nn.Module, x: Tensor, sigma: Sequence[float] | Tensor) -> Tensor:
     r"""An upper bound on the chance that a small Gaussian leaves the region where the network is affine.
 
     .. math:: P\bigl(x + \sigma\varepsilon \notin \text{region of } x\bigr)
@@ -128,16 +131,17 @@ def leaving_probability(network, x, sigma):
 
 
 @torch.no_grad()
-def unit_inputs(network, x, frozen=None):
+def unit_inputs(network: nn.Module, x: Tensor, frozen: Tensor | None = None) -> Tensor:
     """What every ReLU unit receives, (B, ...) to (B, units); ``frozen`` (units,) may say which units let it through."""
-    found = []
+    found: list[Tensor] = []
 
-    def see(module, inputs, output):
-        inputs = inputs[0]
+    def see(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        inputs = arguments[0]
         place = sum(part.shape[1] for part in found)
         found.append(inputs.flatten(1))
         if frozen is not None:
             return inputs * frozen[place : place + found[-1].shape[1]].view(1, *inputs.shape[1:])
+        return None
 
     hooks = [module.register_forward_hook(see) for module in network.modules() if isinstance(module, nn.ReLU)]
     try:
@@ -164,7 +168,7 @@ class MixtureBounds:
     gaussian: float  # the entropy of the Gaussian with the mixture's covariance
 
 
-def mixture_entropy_bounds(mean, covariance):
+def mixture_entropy_bounds(mean: Tensor, covariance: Tensor) -> MixtureBounds:
     r"""Bounds on the entropy of an equal mixture of N Gaussians, without sampling.
 
     .. math:: \bar h - \frac1N \sum_i \log \frac1N \sum_j e^{-C(p_i, p_j)} \;\le\; h \;\le\;
@@ -219,7 +223,9 @@ def mixture_entropy_bounds(mean, covariance):
     )
 
 
-def mixture_entropy(mean, covariance, draws, generator):
+def mixture_entropy(
+    mean: Tensor, covariance: Tensor, draws: int, generator: torch.Generator | None
+) -> EntropyEstimate:
     r"""The entropy of an equal mixture of N Gaussians by sampling it and asking its density.
 
     .. math:: \hat h = \bar h + \frac1S \sum_s \log \frac{p_{i_s}(w_s)}{\frac1N \sum_j p_j(w_s)},
@@ -251,20 +257,20 @@ def mixture_entropy(mean, covariance, draws, generator):
     mean, factor, log_det = _require_mixture(mean, covariance)
     draws = require_count("draws", draws, 2)  # one has no spread
     n, dim = mean.shape
-    values = []
+    drawn = []
     for _ in range(draws):
         noise = torch.randn(n, dim, 1, generator=generator, dtype=torch.float64).to(mean)
         w = mean + (factor @ noise).squeeze(-1)  # one of each component
         delta = (w - mean[:, None]).mT  # (N components, D, N samples)
         square = torch.linalg.solve_triangular(factor, delta, upper=False).square().sum(1)  # (components, samples)
         log_density = -0.5 * (square + log_det[:, None])  # up to a constant
-        values.append(log_density.diagonal() - torch.logsumexp(log_density, 0) + math.log(n))
-    values = torch.stack(values)  # (draws, N): every component is drawn equally often, so only its own spread counts
+        drawn.append(log_density.diagonal() - torch.logsumexp(log_density, 0) + math.log(n))
+    values = torch.stack(drawn)  # (draws, N): every component is drawn equally often, so only its own spread counts
     component = 0.5 * dim * LOG_2PI_E + 0.5 * log_det.mean().item()
     return EntropyEstimate(component + values.mean().item(), math.sqrt(values.var(0).mean().item() / values.numel()))
 
 
-def _require_mixture(mean, covariance):
+def _require_mixture(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     require_finite("mean", require_floating("mean", mean, 2, "(N, D)"))
     require_finite("covariance", require_floating("covariance", covariance, 3, "(N, D, D)"))
     if covariance.shape != (*mean.shape, mean.shape[1]):
@@ -281,7 +287,7 @@ def _require_mixture(mean, covariance):
 # ---------------------------------------------------------------------------------------------------------
 
 
-def variance_covariance_entropy(z):
+def variance_covariance_entropy(z: Tensor) -> Tensor:
     r"""The entropy that VICReg's two regularizers stand for, in nats.
 
     .. math:: \hat h = \frac D2 \log 2\pi e - D\, v(z) - \frac D4\, c(z)
@@ -312,7 +318,7 @@ def variance_covariance_entropy(z):
     return 0.5 * dim * LOG_2PI_E - dim * variance_term(z, sync=False) - 0.25 * dim * covariance_term(z, sync=False)
 
 
-def logdet_error(n, dim):
+def logdet_error(n: int, dim: int) -> tuple[float, float]:
     r"""Exact bias and standard deviation of the log-determinant entropy of N Gaussian samples, of any covariance.
 
     .. math:: \text{bias} = \frac12 \sum_{d=1}^D \psi\Bigl(\frac{N - d}{2}\Bigr) - \frac D2 \log \frac{N - 1}{2}, \qquad
@@ -365,7 +371,7 @@ class InformationSteps:
     vicreg: float  # the same, with VICReg's two terms, after the codes are scaled to unit variance
 
 
-def information_steps(z_a, z_b):
+def information_steps(z_a: Tensor, z_b: Tensor) -> InformationSteps:
     r"""What the code of one view is said to know of the other view: bounds, and VICReg's approximations.
 
     .. math:: \text{InfoNCE} \;\le\; I(Z; Z') \;\le\; \log N, \qquad
@@ -420,7 +426,9 @@ def information_steps(z_a, z_b):
     )
 
 
-def infonce_information(z_a, z_b, temperatures=(0.5, 1.0, 2.0, 4.0, 8.0), block=1000):
+def infonce_information(
+    z_a: Tensor, z_b: Tensor, temperatures: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0), block: int = 1000
+) -> float:
     r"""InfoNCE with a Gaussian critic: a lower bound, in expectation, on the information between two views.
 
     .. math:: \log N + \frac1N \sum_i \log \frac{e^{-|z_i - z'_i|^2 / 2\tau s}}{\sum_j e^{-|z_i - z'_j|^2 / 2 \tau s}}
@@ -448,7 +456,7 @@ def infonce_information(z_a, z_b, temperatures=(0.5, 1.0, 2.0, 4.0, 8.0), block=
     half = len(z_a) // 2
     error = (z_a - z_b).square().mean()
 
-    def value(a, b, temperature):
+    def value(a: Tensor, b: Tensor, temperature: float) -> float:
         total = 0.0
         for start in range(0, len(a), block):
             rows = a[start : start + block]
@@ -485,12 +493,12 @@ class ProbeTerms:
     classes: int
 
     @property
-    def jitter_bound(self):
+    def jitter_bound(self) -> float:
         """Invariance times the largest squared gain that whitening leaves to the probe."""
         return self.invariance * self.label_variance / self.least_variance
 
 
-def probe_terms(codes, labels):
+def probe_terms(codes: Tensor, labels: Tensor) -> ProbeTerms:
     r"""The terms of :func:`probe_bound` from several views of many images that the encoder has not seen.
 
     .. math:: \underbrace{E|Y - W z|^2}_{\text{risk}} = \underbrace{E|Y - W \bar z|^2}_{\text{averaged risk}}
@@ -560,7 +568,7 @@ def probe_terms(codes, labels):
     )
 
 
-def probe_bound(terms, n):
+def probe_bound(terms: ProbeTerms, n: int) -> tuple[float, float]:
     r"""An upper bound on the expected squared error of a ridge probe trained on n labelled views.
 
     .. math:: E|Y - \hat W_n \phi|^2 \le \Bigl(1 + \frac{\kappa}{\sqrt n}\Bigr)^2 \Bigl[
@@ -600,7 +608,7 @@ def probe_bound(terms, n):
     return factor * (terms.averaged_risk + terms.jitter_bound + labels), factor * (terms.risk + labels)
 
 
-def ridge_probe(z, labels, radius, classes):
+def ridge_probe(z: Tensor, labels: Tensor, radius: float, classes: int) -> Tensor:
     r"""Ridge regression of the label's corner on (1, z), with the penalty that :func:`probe_bound` is about.
 
     .. math:: \hat W = \arg\min_W \sum_i |e_{y_i} - W (1, z_i)|^2 + \kappa \sqrt n\, |W|^2
@@ -640,7 +648,7 @@ def ridge_probe(z, labels, radius, classes):
 
 
 @without_autocast
-def sliced_moments(z, directions, *, square=True):
+def sliced_moments(z: Tensor, directions: Tensor, *, square: bool = True) -> Tensor:
     r"""SIGReg with the first two moments of each slice in the place of Epps and Pulley's statistic.
 
     .. math:: \frac1M \sum_m \bigl[ \bar u_m^2 + (v_m - 1)^2 \bigr], \qquad u_m = a_m \cdot z, \quad
@@ -678,7 +686,7 @@ def sliced_moments(z, directions, *, square=True):
 
 
 @without_autocast
-def slice_free_moments(z):
+def slice_free_moments(z: Tensor) -> Tensor:
     r"""The limit of :func:`sliced_moments` for infinitely many slices: moment matching of VICReg's kind.
 
     .. math:: \frac{|\bar z|^2}{D} + \frac{2 |\Sigma - I|_F^2 + \operatorname{tr}(\Sigma - I)^2}{D (D + 2)},
@@ -710,13 +718,13 @@ def slice_free_moments(z):
     return z.mean(0).square().sum() / dim + spread / (dim * (dim + 2))
 
 
-def _require_spread(z):
+def _require_spread(z: Tensor) -> Tensor:
     z = at_least_float32(require_floating("z", z, 2, "(N, D)"))
     if len(z) < 2:
         raise ValueError(f"z must have at least 2 rows, got shape {tuple(z.shape)}: one code has no spread")
     return z
 
 
-def _require_evaluation(network):
+def _require_evaluation(network: nn.Module) -> None:
     if network.training:
         raise ValueError("network must be in evaluation mode, where each input has its own map: call network.eval()")

@@ -1,8 +1,10 @@
-"""Draw the landing page's figure and the social card: uniform points on the simplex become a Gaussian cloud.
+"""Draw the landing page's figures and the social card: uniform points on the simplex become a Gaussian cloud.
 
-``python book/_tools/landing.py`` writes ``book/_static/landing.png`` and ``book/_static/card.png``.
+``python book/_tools/landing.py`` writes ``book/_static/landing.png``, ``alive.png`` and ``card.png``. The
+page's findings are drawn at every build, by book/_ext/findings.py.
 """
 
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +13,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from sigreg import SIGReg, epps_pulley, sigreg_null_mean
 from sigreg.lab.figures import COLORS, to_ternary, use_style
 from sigreg.transform_chain import flat_dirichlet, orthant_to_gaussian, simplex_to_orthant
 
@@ -76,6 +79,31 @@ def landing():
     save(figure, "landing.png")
 
 
+def alive():
+    """What the live figure shows where scripts do not run: a ring, one slice of it, two characteristic functions."""
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(240, 2, generator=generator)
+    z *= math.sqrt(2) / z.norm(dim=1, keepdim=True)
+    a = torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]])
+    x = z @ a.T
+    figure, (flat, curve) = plt.subplots(1, 2, figsize=(8.4, 3.6), width_ratios=(1, 1.3))
+    flat.axline((0, 0), slope=float(a[0, 1] / a[0, 0]), color=COLORS.orange, linewidth=1.5)
+    flat.plot(*(x * a).T, "|", color=COLORS.orange, alpha=0.5)
+    flat.plot(*z.T, "o", color=COLORS.blue, markersize=3)
+    flat.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    flat.axis("off")
+    t = torch.linspace(0, 3, 200)
+    phi, target = torch.exp(1j * t * x).mean(0).real, torch.exp(-(t**2) / 2)
+    curve.fill_between(t, phi, target, color=COLORS.orange, alpha=0.3, linewidth=0)
+    curve.plot(t, phi, color=COLORS.blue)
+    curve.plot(t, target, "--", color=COLORS.grey)
+    curve.set(xlabel="speed $t$", ylim=(-1.05, 1.05))
+    values = f"$T$ = {epps_pulley(x).item():.1f} on this slice\nSIGReg = {SIGReg(1024)(z, generator).item():.1f}\n"
+    values += f"a Gaussian sample: {sigreg_null_mean():.2f}"
+    curve.text(0.97, 0.95, values, transform=curve.transAxes, ha="right", va="top")
+    save(figure, "alive.png")
+
+
 def card():
     """The social card, 1200 x 630 pixels."""
     figure = plt.figure(figsize=(12, 6.3), dpi=100, layout="none")
@@ -89,4 +117,5 @@ def card():
 if __name__ == "__main__":
     use_style()
     landing()
+    alive()
     card()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = "encoders-want-to-be-normal.pdf"
 FIRST = "book/index.html"
 START = "book/notation.html"  # all are assembled there, because it has MathJax
-LEFT_OUT = ("book/api.html",)  # a reference to search in, not to read in print
+LEFT_OUT = "book/api"  # pages that begin so: a reference to search in, not to read in print
 PLACE = re.compile(r'(<span id="print-version">).*?(</span>)', re.DOTALL)
 LARGEST = 10e6  # bytes
 
@@ -59,13 +59,16 @@ ASSEMBLE = r"""async ({ names, book, release }) => {
     const article = parser.parseFromString(text, 'text/html').querySelector('article.bd-article');
     for (const e of article.querySelectorAll('.headerlink, .copybtn, .controls, noscript, .prev-next-area, button'))
       e.remove();
-    for (const e of article.querySelectorAll('svg.narrow, #print-version, script:not([type^="math"])')) e.remove();
+    const onScreen = 'svg.narrow, #print-version, .code-switch, .plumbing, script:not([type^="math"])';
+    for (const e of article.querySelectorAll(onScreen)) e.remove();
     for (const e of article.querySelectorAll('[id]')) e.id = key(name) + '--' + e.id;
     for (const e of article.querySelectorAll('[marker-end]'))
       e.setAttribute('marker-end', e.getAttribute('marker-end').replace('#', '#' + key(name) + '--'));
     for (const e of article.querySelectorAll('a[href]')) e.setAttribute('href', address(e.getAttribute('href'), name));
-    for (const e of article.querySelectorAll('img[src]'))
+    for (const e of article.querySelectorAll('img[src]')) {
+      e.loading = 'eager';
       e.src = new URL(e.getAttribute('src'), new URL(name, location.origin + '/')).href;
+    }
     for (const e of article.querySelectorAll('details')) e.open = true;
     article.id = key(name);
     sections.push(article);
@@ -119,7 +122,7 @@ def print_book(root: Path, command: str) -> tuple[Path, list[list[str]]]:
         book = tab.evaluate("() => document.querySelector('link[rel=canonical]')?.href || ''")
         release = tab.evaluate("() => document.querySelector('.provenance')?.textContent || ''")
         settings = {
-            "names": [name for name in names if name not in LEFT_OUT and (root / name).is_file()],
+            "names": [name for name in names if not name.startswith(LEFT_OUT) and (root / name).is_file()],
             "book": book.removesuffix(START) or home,
             "release": release,
         }

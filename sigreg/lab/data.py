@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from sigreg.lab.files import write_whole
 from sigreg.lab.preset import is_full
+from sigreg.lab.progress import tqdm
 
 if TYPE_CHECKING:
     from torchvision.datasets import FashionMNIST
@@ -117,14 +117,8 @@ def fashion_mnist(train: bool, *, whole: bool | None = None, root: str | os.Path
     >>> image.shape, CLASS_NAMES[label]
     (torch.Size([1, 28, 28]), 'Trouser')
     """
-    if not isinstance(train, bool):
-        raise TypeError(f"train must be True or False, got {train!r}")
-    if whole is not None and not isinstance(whole, bool):
-        raise TypeError(f"whole must be True, False or None, got {whole!r}")
     datasets, transforms = _torchvision()
-    if whole is None:
-        whole = is_full()
-    folder = _whole_folder(root) if whole else _subset_folder(root)
+    folder = _folder(train, whole, root)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
     return datasets.FashionMNIST(str(folder), train=train, transform=transform)
 
@@ -157,9 +151,39 @@ def fashion_mnist_tensors(
     >>> images.shape, labels.bincount().tolist()
     (torch.Size([1000, 1, 28, 28]), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
-    data = fashion_mnist(train, whole=whole, root=root)
-    images = data.data.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)  # (N, 1, 28, 28)
-    return images, data.targets.long()
+    pixels, labels = fashion_mnist_bytes(train, whole=whole, root=root)
+    images = pixels.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)  # (N, 1, 28, 28)
+    return images, labels
+
+
+def fashion_mnist_bytes(
+    train: bool, *, whole: bool | None = None, root: str | os.PathLike | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The raw pixels (N, 28, 28) uint8 and labels (N,) int64 of :func:`fashion_mnist`, read without torchvision.
+
+    >>> pixels, labels = fashion_mnist_bytes(train=False, whole=False)
+    >>> pixels.shape, pixels.dtype
+    (torch.Size([1000, 28, 28]), torch.uint8)
+    """
+    raw, part = _raw(_folder(train, whole, root)), "train" if train else "t10k"
+    pixels = _read_idx(raw / f"{part}-images-idx3-ubyte", 16).view(-1, 28, 28)
+    return pixels, _read_idx(raw / f"{part}-labels-idx1-ubyte", 8).long()
+
+
+def _read_idx(path, header):
+    """The bytes of a file that has been checked, after its header."""
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8, offset=header)
+
+
+def _folder(train, whole, root):
+    """The folder, in torchvision's layout, of the images that are asked for."""
+    if not isinstance(train, bool):
+        raise TypeError(f"train must be True or False, got {train!r}")
+    if whole is not None and not isinstance(whole, bool):
+        raise TypeError(f"whole must be True, False or None, got {whole!r}")
+    if whole is None:
+        whole = is_full()
+    return _whole_folder(root) if whole else _subset_folder(root)
 
 
 def _torchvision():

@@ -4,6 +4,10 @@ import importlib.metadata
 import os
 import platform
 
+from sigreg.lab import require_extra
+
+require_extra()
+
 import torch
 from IPython import get_ipython
 from IPython.display import display

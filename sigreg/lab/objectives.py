@@ -1,9 +1,14 @@
 r"""The losses of Chapters 3, 5 and 6 as the training loops want them: functions of a network and a batch."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sigreg._distributed import gather_rows, shared_group
 from sigreg._validate import (
@@ -20,7 +25,12 @@ from sigreg.lab.models import network_dim
 from sigreg.self_supervised import view_prediction_loss, view_prediction_rate
 from sigreg.semi_supervised import class_sigreg, consistency_loss
 
-RATES = {
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Batch = tuple[Tensor, ...]
+
+RATES: dict[str, Callable[[Any, Tensor, dict[str, Tensor]], Tensor]] = {
     "vib": lambda code, labels, network: vib_rate(code.mean, code.log_std),
     "variational_ceb": lambda code, labels, network: variational_ceb_rate(
         code.mean, code.log_std, labels, network["class_mean"], network["class_log_std"]
@@ -34,7 +44,7 @@ RATES = {
 }
 
 
-def bottleneck_objective(method):
+def bottleneck_objective(method: str) -> Callable[..., Tensor]:
     r"""The loss of Chapter 3 for one way of estimating the rate, as :func:`train_stack` wants it.
 
     .. math:: \frac1B \sum_i -\log q(y_i|w_i) + \beta \hat I(X;W|Y),
@@ -68,7 +78,7 @@ def bottleneck_objective(method):
     if method not in RATES:
         raise ValueError(f"method must be one of {', '.join(RATES)}, got {method!r}")
 
-    def loss(forward, params, batch, beta):
+    def loss(forward: Callable[..., Any], params: dict[str, Tensor], batch: Batch, beta: float | Tensor) -> Tensor:
         images, labels, noise = batch
         code = forward(images, noise)
         weight = beta / (1 + beta) if method == "vib" else beta
@@ -77,7 +87,9 @@ def bottleneck_objective(method):
     return loss
 
 
-def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
+def lejepa_objective(
+    *, weight: float, sigma: float = 1.0, num_slices: int | None = 256, noise: bool = False, seed: int = 0
+) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
     """The loss above as :func:`sigreg.lab.fit.fit` wants it, for :class:`ViewNetwork` and :class:`ViewBatches`.
 
     Slices and noise of a step are drawn from a generator seeded by ``seed`` and the step's number. So a run that is
@@ -108,7 +120,7 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
         (4, ['loss', 'rate', 'sigreg'])
     """
 
-    def loss(network, batch):
+    def loss(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         *views, _, step = batch
         generator = step_generator(seed, step)
         z = network(*views)
@@ -119,20 +131,20 @@ def lejepa_objective(*, weight, sigma=1.0, num_slices=256, noise=False, seed=0):
 
 def semi_supervised_objective(
     *,
-    sigma=0.3,
-    labelled=1.0,
-    rate=0.0,
-    sigreg=0.0,
-    views=0.0,
-    consistency=0.0,
-    scored="all",
-    class_scale=None,
-    threshold=0.9,
-    num_slices=64,
-    seed=0,
-    sync=True,
-    group=None,
-):
+    sigma: float = 0.3,
+    labelled: float = 1.0,
+    rate: float = 0.0,
+    sigreg: float = 0.0,
+    views: float = 0.0,
+    consistency: float = 0.0,
+    scored: Literal["all", "labelled", "unlabelled"] = "all",
+    class_scale: float | None = None,
+    threshold: float = 0.9,
+    num_slices: int = 64,
+    seed: int = 0,
+    sync: bool = True,
+    group: ProcessGroup | None = None,
+) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
     r"""The loss of Chapter 5 as :func:`sigreg.lab.fit.fit` wants it, for :class:`CodeClassifier`.
 
     .. math:: \mathcal L = a\,\bigl[-\log q(y|w)\bigr]_{\text{labelled}} + \beta\, \hat I(X;W|Y)_{\text{labelled}}
@@ -196,7 +208,7 @@ def semi_supervised_objective(
         require_weight(name, weight)
     require_choice("scored", scored, ("all", "labelled", "unlabelled"))
 
-    def loss(network, batch):
+    def loss(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         view, labels, weak, strong, step = batch
         shared = shared_group(sync, group)
         known, pairs = len(view), len(weak)
@@ -249,12 +261,12 @@ def semi_supervised_objective(
     return loss
 
 
-def _place(rows, shared, like):
+def _place(rows: int, shared: ProcessGroup | None, like: Tensor) -> tuple[int, int]:
     """Where this process's rows stand among those of all, and how many all have."""
     everyone, start = gather_rows(torch.zeros(rows, device=like.device), shared)
     return start, len(everyone)
 
 
-def step_generator(seed, step):
+def step_generator(seed: int, step: Tensor) -> torch.Generator:
     """The generator of one step's noise and slices: a run that is stopped and resumed, or split, draws them again."""
     return torch.Generator().manual_seed(1_000_003 * seed + int(step[0]))

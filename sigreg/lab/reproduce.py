@@ -49,6 +49,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import pkgutil
 import sys
@@ -58,7 +59,6 @@ from types import ModuleType
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 import sigreg.lab.experiments
 from sigreg.lab import records
@@ -66,7 +66,8 @@ from sigreg.lab.data import DataMissing
 from sigreg.lab.device import default_device
 from sigreg.lab.files import changed_files, sha256_of, write_whole
 from sigreg.lab.pretrained import encoder_sha256
-from sigreg.lab.verdicts import rule_hash
+from sigreg.lab.progress import tqdm
+from sigreg.lab.rules import rule_hash
 
 PRESETS = ("default", "full")
 TOLERANCE = 1e-3  # what verification puts down to rounding where an experiment says nothing
@@ -191,7 +192,7 @@ class _Job:
 # ---------------------------------------------------------------- run
 
 
-def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None, overwrite=False):
+def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None, overwrite=False, within=None):
     """Do the units of an experiment that are not done yet; return the record when all are there, else None.
 
     Args:
@@ -202,6 +203,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
         shard: ``(i, n)``: of every n units do the i-th (counted from 1); other processes do the rest.
         out: folder; by default :func:`sigreg.lab.records.output_folder`.
         overwrite: replace results that were made otherwise, where they would be refused.
+        within: seconds after which no further unit is begun.
 
     Raises:
         Refused: the folder holds results of another version, with another preset, on another kind of device;
@@ -224,7 +226,7 @@ def run(name, preset="default", seeds=None, device=None, shard=(1, 1), out=None,
         todo = _shared([unit for unit in job.units[index - 1 :: shards] if _key(unit) not in done])
         if todo:
             print(f"{job.name}: {len(todo)} of {len(job.units)} units to do on {job.device}")
-            _do(job, todo, mine)
+            _do(job, todo, mine, within)
         done, runs = _gather(job, out, overwrite)
         if any(_key(unit) not in done for unit in job.units):
             return None
@@ -336,7 +338,7 @@ def _bins_apart(key, a, b):
     return apart / max(sum(map(abs, one)), sum(map(abs, other))) if apart else 0.0
 
 
-def _do(job, todo, path):
+def _do(job, todo, path, within=None):
     """Run the units, appending each to ``path`` the moment it is done."""
     lines = _whole_lines(path)
     if not lines or json.loads(lines[0]) != job.header:  # a file that --overwrite passes over
@@ -345,8 +347,12 @@ def _do(job, todo, path):
     write_whole(path, "".join(f"{line}\n" for line in lines))
     terminal = sys.stderr.isatty()
     quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    end = math.inf if within is None else time.monotonic() + within
     with open(path, "a", encoding="utf-8") as file:
         for unit in tqdm(todo, desc=job.name, unit="unit", mininterval=0.2 if terminal else 30, disable=quiet):
+            if time.monotonic() > end:
+                print(f"{job.name}: stopped after {within:g} s; the same command goes on from here")
+                break
             file.write(records.to_json(job.work(unit, path.parent)) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -471,6 +477,7 @@ def _parser():
     runner.add_argument("--seeds", type=int, help="how many seeds (default: the preset's own number)")
     runner.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     runner.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="do only the i-th of n shares")
+    runner.add_argument("--within", type=float, metavar="SECONDS", help="begin no further unit after so long")
     runner.add_argument("--overwrite", action="store_true", help="replace results that were made otherwise")
     checker = commands.add_parser("verify", help="run a few units of a stored record again and compare")
     checker.add_argument("names", nargs="+", metavar="NAME", help="names of experiments, paths of .py files, or 'all'")
@@ -522,7 +529,8 @@ def _run(options):
     with _process_group(options.device) as device:
         for name in names:
             try:
-                record = run(name, options.preset, options.seeds, device, options.shard, options.out, options.overwrite)
+                how = options.shard, options.out, options.overwrite, options.within
+                record = run(name, options.preset, options.seeds, device, *how)
             except Refused as error:
                 print(f"refused: {error}", file=sys.stderr)
                 refused += 1

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from sigreg._validate import require_floating
 from sigreg.lab.data import MEAN, STD
 
-BACKGROUND = (
-    -MEAN / STD
-)  # a black pixel, normalised: what lies outside an image  # a black pixel, normalised: what lies outside an image
+BACKGROUND = -MEAN / STD  # a black pixel, normalised: what lies outside an image
 WEAK = {"scale": (0.7, 1.0), "ratio": 1.15, "degrees": 5.0, "intensity": 0.1}
 
 STRONG = {"scale": (0.3, 1.0), "ratio": 4 / 3, "degrees": 10.0, "intensity": 0.3}
@@ -58,6 +56,25 @@ def random_views(images, generator, *, size=None, scale=(0.3, 1.0), ratio=4 / 3,
         True
     """
     require_floating("images", images, 4, "(B, 1, H, W)")
+    maps, gain = view_maps(
+        torch.rand(7, len(images), generator=generator),
+        scale=scale,
+        ratio=ratio,
+        flip=flip,
+        degrees=degrees,
+        intensity=intensity,
+    )
+    ink = resample(images - BACKGROUND, maps.to(images), gain.to(images), size)
+    return BACKGROUND + ink
+
+
+def view_maps(u, *, scale=(0.3, 1.0), ratio=4 / 3, flip=0.5, degrees=10.0, intensity=0.3):
+    """From uniform numbers ``u`` (7, ...) to the affine maps (..., 2, 3) and the gains (...) of views, on its device.
+
+    >>> maps, gain = view_maps(torch.full((7, 4), 0.5), flip=0)  # the middle of every range
+    >>> maps.shape, gain
+    (torch.Size([4, 2, 3]), tensor([1., 1., 1., 1.]))
+    """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(f"scale must be two shares with 0 < smallest <= largest <= 1, got {tuple(scale)}")
     if not ratio >= 1:
@@ -66,8 +83,6 @@ def random_views(images, generator, *, size=None, scale=(0.3, 1.0), ratio=4 / 3,
         raise ValueError(f"flip must be a probability, got {flip}")
     if not 0 <= intensity < 1:
         raise ValueError(f"intensity must lie in [0, 1), got {intensity}")
-    b = len(images)
-    u = torch.rand(7, b, generator=generator)
     area = scale[0] + (scale[1] - scale[0]) * u[0]
     shape = torch.exp(math.log(ratio) * (2 * u[1] - 1))
     width, height = (area * shape).sqrt().clamp_max(1), (area / shape).sqrt().clamp_max(1)  # shares of the image
@@ -77,8 +92,12 @@ def random_views(images, generator, *, size=None, scale=(0.3, 1.0), ratio=4 / 3,
     gain = 1 + intensity * (2 * u[6] - 1)
     cos, sin = angle.cos(), angle.sin()
     rows = [cos * width * mirror, -sin * height, x, sin * width * mirror, cos * height, y]
-    maps = torch.stack(rows, 1).view(b, 2, 3).to(images)
-    target = (b, 1, *((size, size) if size is not None else images.shape[-2:]))
+    return torch.stack(rows, -1).unflatten(-1, (2, 3)), gain
+
+
+def resample(ink, maps, gain, size=None):
+    """Views (B, 1, size, size) of images of ink (B, 1, H, W), whose paper is 0, under given maps and gains."""
+    target = (len(ink), 1, *((size, size) if size is not None else ink.shape[-2:]))
     grid = F.affine_grid(maps, target, align_corners=False)
-    ink = F.grid_sample(images - BACKGROUND, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return BACKGROUND + gain.to(images).view(-1, 1, 1, 1) * ink
+    seen = F.grid_sample(ink, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return gain.view(-1, 1, 1, 1) * seen

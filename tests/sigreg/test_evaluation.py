@@ -59,6 +59,26 @@ def test_probe_does_not_see_scale_or_shift_and_survives_a_constant_feature():
         linear_probe(x, y, test_x[:, 1:], test_y)
 
 
+def test_probe_chooses_its_ridge_on_held_out_images():
+    """Two classes that differ by a hundredth of the size of the features: a large ridge cannot read them."""
+    generator = seeded()
+    y, test_y = torch.arange(400) % 2, torch.arange(400) % 2
+    loud, quiet = torch.randn(2, 2, 400, generator=generator, dtype=torch.float64)
+    x, test_x = (torch.stack([a, a + 0.01 * (2 * y - 1 + 0.3 * b)], 1) for a, b in zip(loud, quiet, strict=True))
+    fixed = {r: linear_probe(x, y, test_x, test_y, ridge=r).accuracy for r in (1e-6, 1e-2)}
+    chosen = linear_probe(x, y, test_x, test_y, ridge=(1e-2, 1e-6))
+    assert fixed[1e-2] < 0.7 < 0.95 < fixed[1e-6] and chosen.accuracy == fixed[1e-6] and chosen.ridge == 1e-6
+    assert chosen.right.double().mean() == chosen.accuracy and chosen.right.shape == (400,)
+    with torch.no_grad():
+        assert linear_probe(x, y, test_x, test_y, ridge=1e-6).accuracy == chosen.accuracy
+    noise, test_noise = torch.randn(2, 60, 50, generator=generator, dtype=torch.float64)
+    assert linear_probe(noise, torch.ones(60, dtype=torch.long), test_noise, y[:60], ridge=[1e-4, 1.0]).ridge == 1.0
+    with pytest.raises(ValueError, match="empty sequence"):
+        linear_probe(x, y, test_x, test_y, ridge=())
+    with pytest.raises(ValueError, match="5 training images"):
+        linear_probe(x[:4], y[:4], test_x, test_y, ridge=(1.0, 2.0))
+
+
 def test_neighbours_are_scikit_learns():
     (x, y), (test_x, test_y) = clouds(), clouds(200, seed=1)
     theirs = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(x, y)

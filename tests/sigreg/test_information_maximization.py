@@ -188,5 +188,5 @@ def test_half_chi_square_by_integration():
 
 def test_correlations_outside_are_refused():
     for wrong in (1.0, -1.5, math.nan):
-        with pytest.raises(ValueError, match="correlation must lie inside"):
+        with pytest.raises(ValueError, match=r"correlation must lie in \(-1, 1\), got"):
             im.gaussian_bounds(wrong)

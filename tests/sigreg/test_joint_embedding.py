@@ -249,7 +249,7 @@ def test_nan_never_passes_silently():
     z_a[0, 0] = math.nan
     for name, loss in PAIR_LOSSES.items():
         if name == "logdet":
-            with pytest.raises(ValueError, match="z holds 1 NaN"):
+            with pytest.raises(ValueError, match="z_a holds 1 NaN"):
                 loss(z_a, z_b)
         else:
             assert loss(z_a, z_b).isnan()

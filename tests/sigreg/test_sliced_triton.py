@@ -10,6 +10,7 @@ from torch.func import grad, jacfwd, vmap
 
 from sigreg import (
     SIGReg,
+    _slice_free,
     _sliced,
     backward_in_parts,
     epps_pulley,
@@ -18,6 +19,8 @@ from sigreg import (
     slice_free_sigreg,
     sliced_sigreg,
 )
+from sigreg._per_view import triton_module
+from sigreg._slice_free import plain_slice_free
 from sigreg.gaussian_regularization import plain_epps_pulley, plain_sliced_sigreg
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -65,7 +68,7 @@ def test_the_interpreter_runs_every_kernel_on_the_cpu():
 
 @pytest.mark.skipif(not INTERPRETED, reason="on a GPU: a cuda test")
 def test_the_kernel_is_what_runs(monkeypatch):
-    module = _sliced._kernel(gaussian(3, 2))
+    module = triton_module("sigreg._sliced_triton", torch.device(DEVICE))
     seen = []
     monkeypatch.setattr(module, "visit", lambda *a, visit=module.visit: seen.append(a) or visit(*a))
     sliced_sigreg(gaussian(5, 2), directions_for(4, 2))
@@ -73,7 +76,7 @@ def test_the_kernel_is_what_runs(monkeypatch):
 
 
 @kernel
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 5, 2), (33, 4, 7), (70, 3, 65), (2100, 2, 3)])  # one and more blocks
+@pytest.mark.parametrize("shape", [(3, 1, 1), (33, 4, 5), (70, 3, 9), (2100, 2, 2)])  # one and more blocks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kernel_value_and_gradient(shape, dtype):
     n, d, m = shape
@@ -95,7 +98,7 @@ def test_kernel_takes_any_knots(grid):
 
 @kernel
 def test_kernel_takes_views_and_columns():
-    a, z = directions_for(9, 4), gaussian(3, 20, 4, dtype=torch.float32)
+    a, z = directions_for(4, 4), gaussian(3, 20, 4, dtype=torch.float32)
     assert_is_the_formula(lambda z: sliced_sigreg(z, a), lambda z: plain_sliced_sigreg(z, a), z, 1e-6)
     x = 2 * gaussian(1, 5, dtype=torch.float32)
     assert_is_the_formula(epps_pulley, plain_epps_pulley, x, 1e-6)
@@ -104,15 +107,37 @@ def test_kernel_takes_views_and_columns():
 
 @kernel
 def test_kernel_in_parts_of_the_directions(monkeypatch):
-    a, z = directions_for(23, 4), gaussian(2, 20, 4)
+    a, z = directions_for(5, 4), gaussian(2, 20, 4)
     whole = value_and_grad(lambda z: sliced_sigreg(z, a), z)
-    monkeypatch.setattr(_sliced, "_KERNEL_ENTRIES", 2 * 20 * 7)
+    monkeypatch.setattr(_sliced, "_KERNEL_ENTRIES", 2 * 20 * 3)
     torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), whole)
 
 
 @kernel
+def test_kernel_divides_the_lengths_of_drawn_directions_out():
+    a, z = 3 * gaussian(3, 130, seed=1), gaussian(2, 20, 130)
+    unit = a / a.norm(dim=1, keepdim=True)
+
+    def drawn(z):
+        return _sliced.sliced(z, a, 17, 3.0, None, None, drawn=True).mean()
+
+    assert_is_the_formula(drawn, lambda z: plain_sliced_sigreg(z, unit), z, 1e-11)
+
+
+@kernel
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e4])
+def test_kernel_at_any_angle(scale):
+    a, z = torch.ones(1, 1, dtype=torch.float32, device=DEVICE), scale * gaussian(128, 1, dtype=torch.float32)
+    settings = {"knots": 2, "t_max": 1.0}
+    value, slope = value_and_grad(lambda z: sliced_sigreg(z, a, **settings), z)
+    exact, exact_slope = value_and_grad(lambda z: plain_sliced_sigreg(z, a.double(), **settings), z.double())
+    error = 1e-6 * max(1, scale)  # what single precision leaves of the angle itself
+    assert (value - exact).abs() <= error * exact.abs() + error and (slope - exact_slope).norm() <= error
+
+
+@kernel
 def test_kernel_without_gradient_leaves_the_value():
-    a, z = directions_for(9, 4), gaussian(20, 4)
+    a, z = directions_for(4, 4), gaussian(20, 4)
     torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a))
 
 
@@ -121,13 +146,13 @@ def test_kernel_split_where_processes_share_is_the_whole_kernel(tmp_path, monkey
     dist = torch.distributed
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        z, a = gaussian(2, 30, 4), directions_for(9, 4)
-        together = _sliced._sliced_and_slope(z, a, True, knots=17, t_max=3.0, group=dist.group.WORLD)
-        alone = _sliced._sliced_and_slope(z, a, True, knots=17, t_max=3.0, group=None)
+        z, a = gaussian(2, 30, 4), directions_for(3, 4)
+        together = _sliced._sliced_and_slope(z, a, True, drawn=False, knots=17, t_max=3.0, group=dist.group.WORLD)
+        alone = _sliced._sliced_and_slope(z, a, True, drawn=False, knots=17, t_max=3.0, group=None)
         torch.testing.assert_close(together, alone)
         # An empty batch here, 30 samples elsewhere.
         monkeypatch.setattr(_sliced, "count_shared", lambda n, group, like: like.new_full((), 30))
-        empty = _sliced._sliced_and_slope(z[:, :0], a, True, knots=17, t_max=3.0, group=dist.group.WORLD)
+        empty = _sliced._sliced_and_slope(z[:, :0], a, True, drawn=False, knots=17, t_max=3.0, group=dist.group.WORLD)
         assert empty[1].shape == (2, 0, 4)
     finally:
         dist.destroy_process_group()
@@ -144,16 +169,44 @@ def test_kernel_never_drops_nan():
 @kernel
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_kernel_under_transforms():
-    z, a = gaussian(4, 12, 3), directions_for(5, 3)
+    z, a = gaussian(2, 12, 3), directions_for(3, 3)
     each = torch.stack([grad(lambda z: plain_sliced_sigreg(z, a))(view) for view in z])
     torch.testing.assert_close(vmap(grad(lambda z: sliced_sigreg(z, a)))(z), each)
     torch.testing.assert_close(jacfwd(lambda z: sliced_sigreg(z, a))(z[0]), each[0])
 
 
+# The slice-free form's kernel.
+
+
+@kernel
+@pytest.mark.parametrize("shape", [(1, 7, 1), (2, 9, 3), (1, 5, 200)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slice_free_kernel_value_and_gradient(shape, dtype, monkeypatch):
+    monkeypatch.setattr(_slice_free, "_KERNEL_ENTRIES", 4 * shape[1])  # several blocks of rows
+    assert_is_the_formula(
+        slice_free_sigreg, lambda z: plain_slice_free(z).mean(), (gaussian(*shape) + 1).to(dtype), 2e-6
+    )
+
+
+@kernel
+def test_slice_free_kernel_keeps_tight_distant_clusters():
+    z = 1e-2 * gaussian(12, 4, dtype=torch.float32)
+    z[6:] += 1000
+    assert_is_the_formula(slice_free_sigreg, lambda z: plain_slice_free(z.unsqueeze(0)).mean(), z, 2e-6)
+
+
+@kernel
+def test_slice_free_kernel_never_drops_nan():
+    z = gaussian(2, 5, 3, dtype=torch.float32)
+    z[1, 3, 2] = torch.nan
+    value, slope = value_and_grad(slice_free_sigreg, z)
+    assert value.isnan() and slope[1].isnan().all() and slope[0].isfinite().all()
+
+
 @kernel
 def test_kernel_under_compile_and_export():
     torch._dynamo.reset()
-    z, a = gaussian(2, 16, 4, dtype=torch.float32), directions_for(8, 4, dtype=torch.float32)
+    z, a = gaussian(2, 16, 4, dtype=torch.float32), directions_for(3, 4, dtype=torch.float32)
 
     def loss(z):
         return 2 * sliced_sigreg(z.tanh(), a)
@@ -202,8 +255,8 @@ def test_cuda_columns_are_the_cpu_values(loss, dtype):
 def test_cuda_kernel_and_fallback_agree(monkeypatch):
     z, a = gaussian(2, 300, 16, dtype=torch.float32), directions_for(128, 16)
     fast = value_and_grad(lambda z: sliced_sigreg(z, a), z)
-    assert _sliced._kernel(z) is not None
-    monkeypatch.setattr(_sliced, "_kernel", lambda z: None)
+    assert triton_module("sigreg._sliced_triton", z.device) is not None
+    monkeypatch.setattr(_sliced, "triton_module", lambda name, device: None)
     torch.testing.assert_close(value_and_grad(lambda z: sliced_sigreg(z, a), z), fast, rtol=1e-4, atol=1e-6)
 
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import sigreg
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 RIGHT = """
@@ -18,6 +20,13 @@ import sigreg
 
 z: Tensor = torch.randn(2, 16, 4)
 y: Tensor = torch.arange(16)
+regularity: Tensor = sigreg.SIGReg(num_slices=16, sync=False)(z, torch.Generator())
+directions: Tensor = sigreg.random_directions(16, 4, device="cpu", dtype=torch.float32)
+values: Tensor = sigreg.epps_pulley(z[0] @ directions.T, knots=9, t_max=5.0) + sigreg.sliced_sigreg(z, directions)
+healthy: float = sigreg.sigreg_null_mean(t_max=float("inf"))
+whole: Tensor = sigreg.backward_in_parts(torch.nn.Linear(4, 4), [z[:, :8], z[:, 8:]], sigreg.SIGReg(16))
+curve: sigreg.InformationCurve = sigreg.information_bottleneck(torch.eye(2) / 2, torch.ones(3), n_codewords=2)
+rate_of: Tensor = curve.lagrangian + sigreg.mutual_information(torch.eye(2) / 2)
 loss: Tensor = sigreg.vicreg_loss(z[0], z[1], invariance=10.0, sync=False)
 entropy: Tensor = sigreg.pairwise_entropy(z[0], bound="lower")
 terms: dict[str, Tensor] = sigreg.lejepa_loss(z, None, torch.Generator(), weight=0.05)
@@ -35,6 +44,8 @@ WRONG = """
 from __future__ import annotations
 import torch
 import sigreg
+from sigreg import vicreg_information as information
+from sigreg.lab import objectives
 
 z = torch.randn(2, 16, 4)
 sigreg.vicreg_loss(z[0])
@@ -47,6 +58,16 @@ sigreg.view_prediction_loss(z, weight=1.0, num_slices="many")
 sigreg.knn_accuracy(z[0], z[0], z[1], z[1], k="five")
 sigreg.byol_loss(z[0], z[0], z[1], z[1], group="world")
 sigreg.entropy_ledger("four")
+sigreg.SIGReg(num_slices="many")
+sigreg.SIGReg(16)(z, generator=3)
+sigreg.SIGReg(16)(z).bounds
+sigreg.slice_free_sigreg(z, sync="no")
+sigreg.sigreg_null_mean("17")
+sigreg.backward_in_parts(z, [z[:, :8], z[:, 8:]], sigreg.SIGReg(16))
+sigreg.information_bottleneck(torch.eye(2) / 2, 1.0)
+sigreg.vicreg_los(z[0], z[1])
+objectives.semi_supervised_objective(scored="none")
+information.sliced_moments(z[0], 16)
 sigreg.effective_rank(z[0]).item()
 sigreg.donsker_varadhan(z[0]).bounds
 """
@@ -64,12 +85,13 @@ def check(tmp_path_factory):
 
 
 def test_the_wheel_says_that_it_is_typed():
-    assert (ROOT / "sigreg" / "py.typed").exists()
+    assert (pathlib.Path(sigreg.__file__).parent / "py.typed").exists()
     assert 'sigreg = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_right_calls_pass_and_wrong_ones_are_caught(check):
     assert "Success" not in check and "right.py" not in check, check
     caught = {int(line) for line in re.findall(r"wrong\.py:(\d+): error", check)}
-    calls = {number for number, line in enumerate(WRONG.splitlines(), 1) if line.startswith("sigreg.")}
+    call = re.compile(r"(sigreg|objectives|information)\.")
+    calls = {number for number, line in enumerate(WRONG.splitlines(), 1) if call.match(line)}
     assert caught == calls, check

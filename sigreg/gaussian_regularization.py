@@ -482,11 +482,11 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
 # ---------------------------------------------------------------------------------------------------------
 
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 
 def backward_in_parts(
-    encode: Callable[[Part], Tensor], parts: Iterable[Part], loss: Callable[[Tensor], Tensor]
+    encode: Callable[[_Part], Tensor], parts: Iterable[_Part], loss: Callable[[Tensor], Tensor]
 ) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 

@@ -18,7 +18,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit records nbval processors colab links notebooks serve data bench lock stamp clean
+.PHONY: help book pdf test unit mutants records nbval processors colab links notebooks serve data bench gpu lock stamp clean sphinx
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,9 @@ pdf: _build/.book $(VENV)/.peers  ## print the book into one PDF, linked from it
 unit: $(VENV)/.peers  ## unit tests and doctests only
 	$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist worksteal --durations 10
 
+mutants: $(VENV)/.peers  ## plant faults in the package and see that the tests notice (an hour; goes on where it ended)
+	$(ONE_THREAD) $(PY) tests/mutants.py
+
 records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
 	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu
 
@@ -46,6 +49,10 @@ processors: $(VENV)/.peers  ## the same as other processors and two threads woul
 
 colab: $(VENV)/.book  ## rehearse every chapter with Colab's packages (about 5 GB, in .venv/colab)
 	$(ONE_THREAD) $(PY) book/_tools/colab.py --out _build/colab
+
+sphinx: $(VENV)/.book  ## build the book with plain Sphinx, without Jupyter Book, into _build/plain
+	$(PY) book/_tools/plain.py
+	$(PY) book/_tools/site.py _build/plain/html
 
 links: $(VENV)/.book  ## ask every address the book links to (needs the network)
 	$(VENV)/bin/jupyter-book build . --builder linkcheck --path-output _build/links
@@ -62,6 +69,14 @@ data: $(VENV)/.book  ## fetch or find the whole FashionMNIST and verify it
 
 bench: $(VENV)/.peers  ## time the package beside other implementations
 	for script in benchmarks/*.py; do $(PY) $$script || exit 1; done
+
+PARTS ?= tests,bench,chapters,records
+DEVICE ?= cuda
+SIZE ?= full
+WITHIN ?= 480
+# A bare machine has no environment of ours, only a PYTHON with torch. DEVICE=cpu SIZE=tiny tries every part in little.
+gpu:  ## on a machine with a GPU: tests, times, chapters, studies (SIGREG_DATA=FOLDER)
+	$(PYTHON) -m sigreg.lab.gpu --parts $(PARTS) --device $(DEVICE) --size $(SIZE) --within $(WITHIN)
 
 lock: $(VENV)/.uv  ## resolve requirements.in again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header requirements.in -o requirements.txt

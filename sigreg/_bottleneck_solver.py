@@ -221,9 +221,9 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
         spent += 100 * len(weight) ** 2 * len(source.p)
         last = round_ == max_rounds - 1 or spent > WORK
         log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
-        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False)
+        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False, limit / 3000)
         if cost + g.max() <= limit or last:
-            g, tops = certify(source, q, tops, starts, log_lambda, beta)
+            g, tops = certify(source, q, tops, starts, log_lambda, beta, limit / 3000)
             if cost + g.max() <= limit or last:
                 break
         wanted = g > limit / 10
@@ -251,21 +251,21 @@ def capped(source, log_lambda, budget):
     return lower, (source.px @ (log_lambda - lower)).item()
 
 
-def search(source, points, log_lambda, beta, patient):
+def search(source, points, log_lambda, beta, patient, still):
     """The peaks of log G that are reached from ``points``.
 
     All points climb by the plain step, those that follow a higher neighbour are dropped, the others take Newton steps.
     """
     g, tops = source.climb(points, log_lambda, beta, 6 if patient else 2)
-    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6)
+    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6, still)
 
 
-def certify(source, q, tops, starts, log_lambda, beta):
+def certify(source, q, tops, starts, log_lambda, beta, still):
     """The same from the tops of a quick search from all inputs and words, with ``starts``, and patiently.
 
     The inputs and words are looked at as they are, too: on the faces of the simplex if that is where they are.
     """
-    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True)
+    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True, still)
     g[0] = torch.maximum(g[0], source.log_g(torch.cat([source.p, q]), log_lambda, beta).max())
     return g, tops
 
@@ -318,33 +318,36 @@ def local_model(source, q, terms, beta, near):
     With q' = q + sqrt(q) v, log G rises by beta (m.v - v.A v / 2), where A = 1 - beta C and C is the correlation matrix
     of the cluster. Returns for the inputs ``near`` (K, S) that count, or for all, F = terms (p / sqrt(q) - sqrt(q)),
     (K, S, Y), and |A|^-1 F^T, (K, Y, S); |A|^-1 m, (K, Y); the rise that the model promises, infinite where q is no
-    peak.
+    peak; and how far to both sides of q the peaks then are, about, (K, Y), zero elsewhere.
     """
     root = q.clamp_min(1e-30).sqrt()
     p, r = (source.p, terms) if near is None else (source.p[near], terms.gather(1, near))
     f = p / root[:, None] - root[:, None]
     weighted = r[:, :, None] * f
     m = (terms @ source.p) / root - root
-    inverse, saddle = inverse_bend(weighted.mT @ f, beta)
+    inverse, saddle, fork = inverse_bend(weighted.mT @ f, beta)
     lift = (inverse @ m[:, :, None])[:, :, 0]
     rise = torch.where(saddle, math.inf, beta / 2 * (m * lift).sum(1))
-    return weighted, inverse @ weighted.mT, lift, rise
+    return weighted, inverse @ weighted.mT, lift, rise, fork
 
 
 def inverse_bend(c, beta):
-    """|A|^-1 for A = 1 - beta C, (K, Y, Y), and where A is not positive.
+    """|A|^-1 for A = 1 - beta C, (K, Y, Y); where A is not positive; the fork there, (K, Y).
 
-    There q is no peak: a step climbs along the wrong bends, as steeply as it would descend.
+    There q is no peak: a step climbs along the wrong bends, as steeply as it would descend. If two inputs of the same
+    weight are at fault, log G is log cosh less a parabola, and the peaks are sqrt(3 bend / beta) to both sides of q.
     """
     eye = torch.eye(c.shape[1]).to(c)
     a = eye - beta * c
     factor, failed = torch.linalg.cholesky_ex(a + 1e-7 * eye)
     saddle = failed > 0
     inverse = torch.cholesky_solve(eye.expand_as(a), torch.where(saddle[:, None, None], eye, factor))
+    fork = torch.zeros_like(c[:, 0])
     if saddle.any():
         bend, axes = torch.linalg.eigh(a[saddle])
         inverse[saddle] = axes / bend.abs().clamp_min(1e-6)[:, None, :] @ axes.mT
-    return inverse, saddle
+        fork[saddle] = axes[:, :, 0] * (3 / beta * bend[:, :1].abs()).sqrt()
+    return inverse, saddle, fork
 
 
 def moved(q, v, beta):
@@ -354,12 +357,12 @@ def moved(q, v, beta):
     return q / q.sum(1, keepdim=True)
 
 
-def summit(source, g, q, log_lambda, beta, steps):
-    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs.
+def summit(source, g, q, log_lambda, beta, steps, still):
+    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs by ``still``.
 
     Points that come close to a higher one on the way are dropped: most of them share few peaks.
     """
-    live = source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13
+    live = source.climb(q, log_lambda, beta, 1)[0] - g > still
     for _ in range(steps):
         if not live.any():
             break
@@ -367,7 +370,7 @@ def summit(source, g, q, log_lambda, beta, steps):
             heights, tops = ascend(source, q[part], log_lambda, beta)
             rise = heights - g[part]
             better = part[rise > 0]
-            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > 1e-12
+            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > still
         g, q, live = peaks(g, q, beta, live)
     return g, q
 
@@ -433,11 +436,18 @@ def descend(source, weight, q, beta, tolerance, steps=8):
         return weight[0], q[0], phi.item()
     phi, least = source.step(weight, q, beta)[0].item(), math.inf
     for _ in range(steps):
-        new_weight, v, height = newton(source, weight, q, beta, tolerance)
+        new_weight, v, fork, height = newton(source, weight, q, beta, tolerance)
         if height < tolerance:
             break
-        for t in (1.0, 0.3):
+        for t, split in ((1.0, fork.norm(dim=1) > (0.02 / beta) ** 0.5), (1.0, None), (0.3, None)):
+            if split is not None and not split.any():
+                continue
             trial = ((1 - t) * weight + t * new_weight, moved(q, t * v, beta))
+            if split is not None:
+                half = new_weight * torch.where(split, 0.5, 1.0)
+                ends = [moved(q[split], v[split] + side * fork[split], beta) for side in (1, -1)]
+                trial[1][split] = ends[0]
+                trial = torch.cat([half, half[split]]), torch.cat([trial[1], ends[1]])
             new_phi = source.step(*trial, beta)[0].item()
             if new_phi < phi - 1e-11 or (new_phi < phi + 1e-12 and height < 0.7 * least):
                 break
@@ -450,7 +460,7 @@ def descend(source, weight, q, beta, tolerance, steps=8):
 
 
 def newton(source, weight, q, beta, tolerance):
-    """Newton's step for the conditions G = 1 and slope zero at every word: weights, moves, height of the peaks now.
+    """Newton's step for the conditions G = 1 and slope zero at every word: weights, moves, forks, height of the peaks.
 
     With peaks below ``tolerance`` no step is needed, and none is made.
     The unknown is u, the relative change of p(x) / Z(x). With words free to follow their peaks it solves a quadratic
@@ -462,9 +472,9 @@ def newton(source, weight, q, beta, tolerance):
     terms = (log_p - g[:, None]).exp()
     root, n, share = source.px.sqrt(), len(source.px), beta * weight * g.exp()
     matrix, push = torch.eye(n).to(q).flatten(), torch.zeros(n).to(q)
-    lift, rise, models = torch.empty_like(q), torch.empty_like(weight), []
+    lift, fork, rise, models = torch.empty_like(q), torch.empty_like(q), torch.empty_like(weight), []
     for part, near in alike(terms):
-        weighted, solved, lift[part], rise[part] = local_model(source, q[part], terms[part], beta, near)
+        weighted, solved, lift[part], rise[part], fork[part] = local_model(source, q[part], terms[part], beta, near)
         scale = root.expand(1, -1) if near is None else root[near]
         scaled = weighted * share[part, None, None] / scale[:, :, None]
         if near is None:
@@ -479,7 +489,7 @@ def newton(source, weight, q, beta, tolerance):
     matrix = matrix.view(n, n)
     height = (g + rise).max().item()
     if height < tolerance:
-        return weight, lift, height
+        return weight, lift, fork, height
     columns = (terms / root).T  # (X, K)
     factor, failed = torch.linalg.cholesky_ex((matrix + matrix.T) / 2)
     factor = torch.where(failed > 0, torch.eye(n).to(q), factor)
@@ -490,7 +500,7 @@ def newton(source, weight, q, beta, tolerance):
     for part, near, solved in models:
         lift[part] += solved @ u if near is None else (solved @ u[near][:, :, None])[:, :, 0]
     new_weight = new_weight / g.exp()
-    return new_weight / new_weight.sum(), lift, height
+    return new_weight / new_weight.sum(), lift, fork, height
 
 
 def quadratic(gram, b, start):

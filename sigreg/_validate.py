@@ -103,7 +103,7 @@ def require_same_device(**tensors: Tensor) -> None:
         raise ValueError(f"{', '.join(tensors)} must be on one device, got {where}: move them with .to(device)")
 
 
-def require_count(name: str, value: Any, least: int = 1) -> int:
+def require_count(name: str, value: Any, least: float = 1) -> int:
     """Return ``value`` as an int if it is a whole number of at least ``least``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")

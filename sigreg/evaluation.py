@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sigreg._precision import at_least_float32, without_autocast
+from sigreg._precision import at_least_float32, in_range, without_autocast
 from sigreg._validate import (
     require_count,
     require_finite,
@@ -150,7 +150,7 @@ def linear_probe(
     """
     train_x, train_y, test_x, test_y = _require_sets(train_x, train_y, test_x, test_y)
     max_iter = require_count("max_iter", max_iter)
-    ridges = sorted({require_weight("ridge", r) for r in (ridge if isinstance(ridge, Sequence) else [ridge])})
+    ridges = sorted({require_weight("ridge", r) for r in (ridge if isinstance(ridge, (list, tuple)) else [ridge])})
     if not ridges:
         raise ValueError("ridge must be a number or several to choose from, got an empty sequence")
     classes = int(train_y.max()) + 1
@@ -169,6 +169,7 @@ def linear_probe(
     return _fit_probe(train_x, train_y, test_x, test_y, ridges[0], max_iter, classes)
 
 
+@torch.enable_grad()  # a caller may have switched gradients off
 def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
     mean, std = train_x.mean(0), train_x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max().clamp_min(1e-12), std, 1.0)
@@ -241,10 +242,10 @@ def knn_accuracy(
     if k > len(train_x):
         raise ValueError(f"k must lie in 1..{len(train_x)}, the number of training images, got {k}")
     occurring, place = torch.unique(train_y, return_inverse=True)
-    reference = F.normalize(train_x, dim=1)
+    reference = F.normalize(in_range(train_x)[0], dim=1)
     right = 0
     for x, y in zip(test_x.split(batch_size), test_y.split(batch_size), strict=True):
-        near = (F.normalize(x, dim=1) @ reference.T).topk(k, 1).indices
+        near = (F.normalize(in_range(x)[0], dim=1) @ reference.T).topk(k, 1).indices
         votes = F.one_hot(place[near], len(occurring)).sum(1)
         right += int((occurring[votes.argmax(1)] == y).sum())
     return right / len(test_x)

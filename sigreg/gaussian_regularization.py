@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sigreg._distributed import from_first, group_to_pickle, randn, shared_group
+from sigreg._distributed import count_shared, from_first, group_to_pickle, randn, shared_group, sum_shared
 from sigreg._per_view import compute_dtype
+from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced
-from sigreg._validate import require_count, require_floating
+from sigreg._validate import require_count, require_floating, require_generator, require_sharing
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -118,7 +119,7 @@ def epps_pulley_closed_form(x: Tensor) -> Tensor:
         x: floating (N, M), one sample a column.
 
     Returns:
-        (M,) statistics, in the dtype of ``x``.
+        (M,) statistics, in the dtype of ``x`` (float32 for half precision).
 
     Raises:
         TypeError, ValueError: ``x`` is not a non-empty floating matrix.
@@ -137,7 +138,7 @@ def epps_pulley_closed_form(x: Tensor) -> Tensor:
     pairs = torch.exp(-(fine.unsqueeze(0) - fine.unsqueeze(1)).square() / 2).mean((0, 1))
     alone = torch.exp(-fine.square() / 4).mean(0)
     value = len(x) * math.sqrt(2 * math.pi) * (pairs - math.sqrt(2) * alone + 1 / math.sqrt(3))
-    return value.to(x.dtype)
+    return value.to(compute_dtype(x))
 
 
 def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
@@ -157,7 +158,7 @@ def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -181,7 +182,7 @@ def sigreg_collapse_value(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -228,6 +229,11 @@ def random_directions(
     """
     require_count("num_slices", num_slices)
     require_count("dim", dim)
+    require_generator("generator", generator)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
+    if device is not None and not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a torch.device, a string or None, got {type(device).__name__}")
     return _unit_rows(num_slices, dim, generator=generator, device=device, dtype=dtype)
 
 
@@ -240,7 +246,7 @@ def _unit_rows(
     dtype: torch.dtype | None,
 ) -> Tensor:
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
-    return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
+    return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
 def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
@@ -334,6 +340,7 @@ def sliced_sigreg(
     >>> sliced_sigreg(z, directions), sliced_sigreg(2 * z, directions)
     (tensor(0.96...), tensor(122.0...))
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     views = _views(z, group)
     require_floating("directions", directions, 2, "(M, D)")
@@ -393,12 +400,14 @@ class SIGReg(nn.Module):
         super().__init__()
         self.num_slices = require_count("num_slices", num_slices)
         self.knots, self.t_max = _require_grid(knots, t_max)
+        require_sharing(sync, group)
         self.sync, self.group = sync, group
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
         group = shared_group(self.sync, self.group)
         views = _views(z, group)
+        require_generator("generator", generator)
         drawn = z.is_cuda  # a kernel divides the lengths out itself: two launches fewer
         draw = randn if drawn else _unit_rows
         directions = draw(self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=compute_dtype(z))
@@ -463,6 +472,7 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
     >>> slice_free_sigreg(torch.zeros(10, 3)) / 10  # total collapse
     tensor(0.4089)
     """
+    require_sharing(sync, group)
     group = shared_group(sync, group)
     return _over_views(slice_free(_views(z, group), group))
 
@@ -472,11 +482,11 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
 # ---------------------------------------------------------------------------------------------------------
 
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 
 def backward_in_parts(
-    encode: Callable[[Part], Tensor], parts: Iterable[Part], loss: Callable[[Tensor], Tensor]
+    encode: Callable[[_Part], Tensor], parts: Iterable[_Part], loss: Callable[[Tensor], Tensor]
 ) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 
@@ -513,6 +523,11 @@ def backward_in_parts(
     >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
     >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
     """
+    for name, value in (("encode", encode), ("loss", loss)):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function or a module, got {type(value).__name__}")
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts must be a sequence of parts of the batch, got {type(parts).__name__}")
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty: expected at least one part of the batch")
@@ -524,6 +539,8 @@ def backward_in_parts(
     sizes = [len(code.movedim(-2, 0)) for code in codes]
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        raise ValueError("loss must return a scalar tensor that depends on the codes")
     value.backward()
     if whole.grad is None:
         raise ValueError("loss must depend on the codes: its backward left none of them a gradient")
@@ -595,7 +612,10 @@ def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
+@without_autocast
+def radial_sigreg(
+    z: Tensor, *, knots: int = 17, t_max: float = 3.0, sync: bool = True, group: ProcessGroup | None = None
+) -> Tensor:
     r"""The Epps-Pulley statistic of the codes' lengths: what no slice shows, whether :math:`|z|` follows its law.
 
     .. math::
@@ -604,13 +624,13 @@ def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
 
     with :math:`\varphi_D` the characteristic function of x for a Gaussian code. On Gaussian codes its mean is
     :func:`radial_null_mean`; its gradient with respect to one code is never longer than :math:`8\sqrt2`. It says
-    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots). Where
-    several processes train together, each scores its own codes.
+    nothing of directions, so it belongs beside SIGReg and not in its place. The cost is N x (D + knots).
 
     Args:
-        z: floating (N, D), or (V, N, D) for V views that are scored apart and averaged.
+        z: floating codes (..., N, D), the sample before the last axis, as in :func:`sliced_sigreg`.
         knots: number of grid points on [0, t_max], at least 2.
         t_max: end of the grid, positive.
+        sync, group: how processes share, as in :func:`sliced_sigreg`.
 
     Returns:
         a scalar, in float32 for half-precision codes and in the dtype of ``z`` otherwise.
@@ -626,14 +646,18 @@ def radial_sigreg(z: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
     >>> radial_sigreg(z) < 4 < radial_sigreg(cube)
     tensor(True)
     """
-    require_floating("z", z, (2, 3), "(N, D) or (V, N, D)")
+    require_sharing(sync, group)
+    group = shared_group(sync, group)
+    require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
     t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
-    x = math.sqrt(2) * (z.to(dtype).norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
+    small, size = in_range(z.to(dtype))
+    x = math.sqrt(2) * (size.squeeze(-1) * small.norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
-    gap = (angle.cos().mean(-2) - real).square() + (angle.sin().mean(-2) - imaginary).square()
-    return z.shape[-2] * (gap @ weight).mean()
+    count = count_shared(z.shape[-2], group, x)
+    cosine, sine = sum_shared(torch.stack([angle.cos().sum(-2), angle.sin().sum(-2)]), group) / count
+    return count * (((cosine - real).square() + (sine - imaginary).square()) @ weight).mean()
 
 
 def _filled(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -666,8 +690,13 @@ def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
-@functools.lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # which a compiled function does not trace
 def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
+    return _integrated_radius_law(dim, knots, t_max)
+
+
+@functools.lru_cache(maxsize=64)
+def _integrated_radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     """Grid, trapezoid weights and the characteristic function of x: four tuples of ``knots`` numbers.
 
     The density of |z| is r^(D - 1) e^(-r^2 / 2) up to a constant. Nearly all of it lies within 10 of sqrt(D), where

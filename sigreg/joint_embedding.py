@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigreg._distributed import gather_rows, shared_group
-from sigreg._precision import at_least_float32, without_autocast
+from sigreg._precision import at_least_float32, in_range, without_autocast
 from sigreg._validate import (
     require_choice,
     require_finite,
@@ -437,10 +437,13 @@ def cross_correlation(
     """
     z_a, z_b = _require_pair(z_a, z_b, sync, group)
     require_positive("floor", floor)
-    a, b = (
-        (z - z.mean(-2, keepdim=True)) / (z.var(-2, correction=0, keepdim=True) + floor).sqrt() for z in (z_a, z_b)
-    )
+    a, b = _standardised(z_a, floor), _standardised(z_b, floor)
     return a.mT @ b / z_a.shape[-2]
+
+
+def _standardised(z: Tensor, floor: float) -> Tensor:
+    z, size = in_range(z, -2)
+    return (z - z.mean(-2, keepdim=True)) / (z.var(-2, correction=0, keepdim=True) + floor / size.square()).sqrt()
 
 
 @without_autocast
@@ -782,6 +785,7 @@ def _without_diagonal(square: Tensor) -> Tensor:
 
 
 def _unit(z: Tensor) -> Tensor:
+    z, _ = in_range(z)  # the direction does not change, nor does its gradient
     return z / torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp_min(_TINY)
 
 

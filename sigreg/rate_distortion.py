@@ -25,7 +25,14 @@ from torch import Tensor
 
 from sigreg import _bottleneck_solver as engine
 from sigreg._bottleneck_solver import TINY, Source, divergence
-from sigreg._validate import require_distribution, require_finite, require_floating
+from sigreg._validate import (
+    require_count,
+    require_distribution,
+    require_finite,
+    require_floating,
+    require_generator,
+    require_weight,
+)
 
 __all__ = [
     "InformationCurve",
@@ -118,13 +125,9 @@ def rate_and_relevance(joint: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
     True
     """
     joint = _require_joint(joint)
-    require_floating(
-        "encoder",
-        encoder,
-        tuple(range(2, max(3, encoder.ndim + 1))) if isinstance(encoder, torch.Tensor) else 2,
-        "(..., X, K)",
-    )
+    _require_numbers("encoder", require_floating("encoder", encoder, range(2, 65), "(..., X, K)"))
     require_distribution("encoder", encoder)
+    encoder = encoder.to(joint)
     if encoder.shape[-2] != joint.shape[0]:
         raise ValueError(
             f"encoder has {encoder.shape[-2]} inputs where joint has {joint.shape[0]}: "
@@ -212,8 +215,7 @@ def learnability_beta(joint: Tensor, *, n_starts: int = 64, generator: torch.Gen
     1.0
     """
     joint = _require_joint(joint)
-    if not n_starts >= 1:
-        raise ValueError(f"n_starts must be 1 or more, got {n_starts}")
+    n_starts = require_count("n_starts", n_starts)
     source, local = Source(joint), critical_beta(joint.double())
     if not torch.isfinite(local):
         return local.to(joint)
@@ -236,7 +238,7 @@ def learnability_beta(joint: Tensor, *, n_starts: int = 64, generator: torch.Gen
         beta = best.item()
         log_lambda = source.log_lambda(torch.ones_like(source.py[:1]), trivial, beta)
         points = torch.cat([source.inside(source.p, beta), trivial, q])
-        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta)
+        g, tops = engine.certify(source, trivial, points, starts, log_lambda, beta, 1e-12)
         top = tops[g > 1e-13]
         if len(top) == 0:
             break
@@ -316,11 +318,10 @@ def information_bottleneck(
     """
     joint = _require_joint(joint)
     betas = _require_betas(betas)
-    n_inputs = joint.shape[0]
-    if n_codewords is not None and not 1 <= n_codewords <= n_inputs:
-        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {n_inputs}, got {n_codewords}")
-    if not max_rounds >= 1:
-        raise ValueError(f"max_rounds must be 1 or more, got {max_rounds}")
+    n_codewords = _require_codewords(n_codewords, len(joint))
+    max_rounds = require_count("max_rounds", max_rounds)
+    tolerance = require_weight("tolerance", tolerance)
+    relative_tolerance = require_weight("relative_tolerance", relative_tolerance)
     source = Source(joint)
     beta = betas.to(source.px)
     falling = beta.sort(descending=True, stable=True)
@@ -387,8 +388,7 @@ def squared_information_bottleneck(
     """
     joint = _require_joint(joint)
     multipliers = _require_betas(multipliers, "multipliers")
-    if n_codewords is not None and not 1 <= n_codewords <= joint.shape[0]:
-        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {joint.shape[0]}, got {n_codewords}")
+    n_codewords, steps = _require_codewords(n_codewords, len(joint)), require_count("steps", steps)
     source = Source(joint)
     weigh = multipliers.to(source.px)
     size = n_codewords or min(len(source.p), len(source.py) + 1)
@@ -462,6 +462,8 @@ def annealing_tree(joint: Tensor, curve: InformationCurve) -> tuple[Tensor, Tens
     (3, True)
     """
     px = _require_joint(joint).sum(1)
+    if not isinstance(curve, InformationCurve):
+        raise TypeError(f"curve must be an InformationCurve of this joint, got {type(curve).__name__}")
     if curve.encoder.shape[1] != len(px):
         raise ValueError(f"curve has {curve.encoder.shape[1]} inputs and joint {len(px)}: pass the joint of the curve")
     if len(curve.betas) < 2:
@@ -531,16 +533,27 @@ def _informations(source: Source, joint: Tensor, encoder: Tensor) -> tuple[Tenso
 
 
 def _default(generator: torch.Generator | None) -> torch.Generator:
-    return torch.Generator().manual_seed(0) if generator is None else generator
+    return require_generator("generator", generator) or torch.Generator().manual_seed(0)
 
 
 def _require_joint(joint: Tensor) -> Tensor:
-    require_floating("joint", joint, 2, "(X, Y)")
+    _require_numbers("joint", require_floating("joint", joint, 2, "(X, Y)"))
     return require_distribution("joint", joint, (0, 1))
 
 
+def _require_numbers(name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device, where there are no numbers to look at")
+
+
+def _require_codewords(n_codewords: int | None, n_inputs: int) -> int | None:
+    if n_codewords is not None and not 1 <= require_count("n_codewords", n_codewords, -math.inf) <= n_inputs:
+        raise ValueError(f"n_codewords must be from 1 to the number of inputs, {n_inputs}, got {n_codewords}")
+    return None if n_codewords is None else int(n_codewords)
+
+
 def _require_betas(betas: Tensor, name: str = "betas") -> Tensor:
-    require_floating(name, betas, 1, "(B,)")
+    _require_numbers(name, require_floating(name, betas, 1, "(B,)"))
     require_finite(name, betas)
     if not (betas > 0).all():
         raise ValueError(f"{name} must be positive, got {betas.min().item():.3g}")

@@ -4,19 +4,23 @@ A block quote that opens in bold becomes a box:
 
     > **Proposition 1.2 (Radial nuisance).** The radius is independent of ...
 
-It reads well wherever Markdown is shown; here it gets the anchor ``proposition-1-2``, a colour for its
-kind, and a place in the search index. Plain mentions ("Proposition 1.2", "Theorems 2.1 and 2.3",
-"Chapter 4", and the claims "P6", "V1", "S3") become links on every page, docstrings included. The build fails
-on a number used twice, out of turn or on the wrong page, and on a mention of a statement that does not exist.
-Each box is also written to a small file of its own, ``_static/statements/proposition-1-2.html``, from which
-``book.js`` shows it where the pointer rests on a mention.
+It reads well wherever Markdown is shown; here it gets the anchor ``proposition-1-2``, a colour for its kind, and a
+place in the search index. Plain mentions ("Proposition 1.2", "Theorems 2.1 and 2.3", "Chapter 4", the claims "P6",
+"V1", "S3", and in chapters "Section 4.2") become links on every page, docstrings included. The build fails on a number
+used twice, out of turn or on the wrong page, and on a mention of a statement that does not exist. A chapter may have
+several pages, 04_name and 04b_other; the first sends old anchors on to where they stand now. Each box is also written
+to a small file of its own, ``_static/statements/proposition-1-2.html``, from which ``book.js`` shows it where the
+pointer rests on a mention.
 Figures are numbered by chapter as well, numbers get a true minus sign, and folded blocks (``<details>``) are told
 apart by their summary.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -39,7 +43,7 @@ KINDS = (
     "Algorithm",
     "Exercise",
 )
-UNNUMBERED = ("Before you start", "Verdict", "Note", "Warning")
+UNNUMBERED = ("Before you start", "In short", "Take away", "Verdict", "Note", "Warning")
 WORDS = {kind: kind for kind in KINDS} | {
     (kind[:-1] + "ies" if kind.endswith("y") else kind + "s"): kind for kind in KINDS
 }
@@ -57,10 +61,11 @@ def _list_of(number: str) -> str:
 _WORDS = "|".join(sorted(WORDS, key=len, reverse=True))
 MENTION = re.compile(
     rf"\b(?:(?P<word>{_WORDS})\s+(?P<numbers>{_list_of('[0-9]+[.][0-9]+')})"
+    rf"|(?P<section>[Ss]ections?)\s+(?P<sections>{_list_of('[0-9]+[.][0-9]+')})"
     rf"|(?P<chapter>Chapters?)\s+(?P<chapters>{_list_of('[0-9]+')})(?![.]?[0-9])"
     r"|(?P<claim>[PVS][0-9]{1,2})\b(?!\.[0-9]))"
 )
-CHAPTER_FILE = re.compile(r"(\d\d)_")
+CHAPTER_FILE = re.compile(r"(\d\d)([bc]?)_")  # 04b_name is the second page of Chapter 4
 
 # Text here is a name, a quotation or a program, not running prose.
 NOT_PROSE = (
@@ -77,6 +82,10 @@ class Box(NamedTuple):
     number: int
     name: str
     line: int | None
+
+    @property
+    def counter(self) -> str:
+        return "Exercise" if self.kind == "Exercise" else "statement"
 
     @property
     def label(self) -> str:
@@ -100,6 +109,12 @@ class statement(nodes.General, nodes.Element):
 def chapter_of(docname: str) -> int | None:
     match = CHAPTER_FILE.match(PurePosixPath(docname).name)
     return int(match[1]) if match else None
+
+
+def page_of(docname: str) -> str:
+    """Which page of its chapter a document is: "" for the first, "b" for the second."""
+    match = CHAPTER_FILE.match(PurePosixPath(docname).name)
+    return match[2] if match else ""
 
 
 def anchor_of(kind: str, number: str) -> str:
@@ -312,7 +327,12 @@ def _link(child: nodes.Node, docname: str, parent: nodes.Element, mentions: list
             pieces += [nodes.Text(child[position : match.start()]), _reference("claim", target, text, docname)]
             position = match.end()
             continue
-        kind, group = (WORDS[match["word"]], "numbers") if match["word"] else ("Chapter", "chapters")
+        if match["section"]:
+            if chapter_of(docname) is None:
+                continue  # elsewhere it may be a section of a paper
+            kind, group = "Section", "sections"
+        else:
+            kind, group = (WORDS[match["word"]], "numbers") if match["word"] else ("Chapter", "chapters")
         for index, number in enumerate(re.finditer(r"\d+(?:\.\d+)?", match[group])):
             # The first link covers the word too, the others their number only.
             start = match.start() if index == 0 else match.start(group) + number.start()
@@ -342,15 +362,17 @@ class StatementDomain(Domain):
     name = "statement"
     label = "statement"
     object_types = {"box": ObjType("statement")}  # noqa: RUF012
-    initial_data = {"boxes": {}, "mentions": {}, "published": {}}  # noqa: RUF012
+    initial_data = {"boxes": {}, "mentions": {}, "anchors": {}, "sections": {}, "published": {}}  # noqa: RUF012
 
     def clear_doc(self, docname: str) -> None:
         self.data["boxes"].pop(docname, None)
         self.data["mentions"].pop(docname, None)
+        self.data["anchors"].pop(docname, None)
+        self.data["sections"].pop(docname, None)
 
     def merge_domaindata(self, docnames: list[str], otherdata: dict) -> None:
         for docname in docnames:
-            for key in ("boxes", "mentions"):
+            for key in ("boxes", "mentions", "anchors", "sections"):
                 if docname in otherdata[key]:
                     self.data[key][docname] = otherdata[key][docname]
 
@@ -369,8 +391,10 @@ class StatementDomain(Domain):
             for docname, boxes in self.data["boxes"].items()
             for box in boxes
         }
+        for docname, sections in self.data["sections"].items():
+            found |= {anchor_of("section", number): (docname, *place) for number, place in sections.items()}
         for docname in self.env.found_docs:
-            if (chapter := chapter_of(docname)) is not None:
+            if (chapter := chapter_of(docname)) is not None and not page_of(docname):
                 title = self.env.titles.get(docname)
                 found[f"chapter-{chapter}"] = (docname, "", title.astext() if title else docname)
         return found
@@ -406,30 +430,51 @@ class StatementDomain(Domain):
                 logger.warning(f"{text} is mentioned and does not exist{hint}", location=where, type="statements")
 
     def _check_numbers(self) -> None:
+        """On each page numbers grow; over the pages of a chapter none is used twice and none is left out."""
         first: dict[str, str] = {}
         for docname, boxes in sorted(self.data["boxes"].items()):
-            chapter = chapter_of(docname)
-            last = {"Exercise": 0, "statement": 0}
+            chapter, last = chapter_of(docname), {"Exercise": 0, "statement": 0}
+            elsewhere = {
+                (box.counter, box.number)
+                for page, others in self.data["boxes"].items()
+                if page != docname and chapter_of(page) == chapter
+                for box in others
+            }
             for box in boxes:
-                counter = "Exercise" if box.kind == "Exercise" else "statement"
-                expected = last[counter] + 1
+                due = next(k for k in count(last[box.counter] + 1) if (box.counter, k) not in elsewhere)
                 if box.anchor in first:
                     _warn(f"{box.label} exists twice: here and in {first[box.anchor]}", docname, box.line)
                 elif box.chapter != chapter:
-                    _warn(
-                        f"{box.label} stands in {docname}, which is not Chapter {box.chapter}",
-                        docname,
-                        box.line,
-                    )
-                elif box.number != expected:
-                    due = f"{box.chapter}.{expected}"
-                    _warn(f"{box.label} is out of order: the next number here is {due}", docname, box.line)
+                    what = f"{box.label} stands in {docname}, which is not Chapter {box.chapter}"
+                    _warn(what, docname, box.line)
+                elif (box.counter, box.number) in elsewhere:
+                    _warn(f"{box.label} has a number that another page of the chapter uses", docname, box.line)
+                elif box.number != due:
+                    what = f"{box.label} is out of order: the next number here is {box.chapter}.{due}"
+                    _warn(what, docname, box.line)
                 first.setdefault(box.anchor, docname)
-                last[counter] = box.number
+                last[box.counter] = box.number
 
 
 def _warn(message: str, docname: str, line: int | None) -> None:
     logger.warning(message, location=(docname, line), type="statements")
+
+
+SEND_ON = """(places => {
+  const go = () => {
+    const anchor = decodeURIComponent(location.hash.slice(1));
+    if (places[anchor] && !document.getElementById(anchor)) location.replace(places[anchor] + location.hash);
+  };
+  addEventListener("DOMContentLoaded", go);
+  addEventListener("hashchange", go);
+})(%s);"""
+
+
+def numbered_sections(document: nodes.document) -> dict[str, tuple[str, str]]:
+    """Number of a section -> (anchor, title), from headings like "4.2 What a healthy value is"."""
+    titles = [(section, section[0].astext()) for section in document.findall(nodes.section) if len(section)]
+    matches = [(section, title, re.match(r"(\d+\.\d+) ", title)) for section, title in titles]
+    return {match[1]: (section["ids"][0], title) for section, title, match in matches if match}
 
 
 # Events ------------------------------------------------------------------------------------------------
@@ -443,6 +488,10 @@ def read(app, doctree: nodes.document) -> None:
     set_numbers(doctree)
     domain.data["mentions"][docname] = link_mentions(doctree, docname)
     keep_punctuation(doctree)
+    if chapter_of(docname) is not None:
+        domain.data["sections"][docname] = numbered_sections(doctree)
+    if chapter_of(docname) is not None and page_of(docname):
+        domain.data["anchors"][docname] = {name for node in doctree.findall(nodes.Element) for name in node["ids"]}
 
 
 def rewrite_mentions(app, env) -> list[str]:
@@ -456,11 +505,29 @@ def rewrite_mentions(app, env) -> list[str]:
 
 def number_figures(app, env) -> list[str]:
     """Number figures 1.1, 1.2, ... by chapter; Sphinx alone would count through the whole book."""
-    for docname, types in env.toc_fignumbers.items():
+    taken: Counter = Counter()  # a chapter may have several pages; its figures are counted through
+    for docname, types in sorted(env.toc_fignumbers.items()):
         if (chapter := chapter_of(docname)) is not None:
-            for numbers in types.values():
-                numbers.update({name: (chapter, k) for k, name in enumerate(list(numbers), start=1)})
+            for kind, numbers in types.items():
+                names = list(numbers)
+                numbers.update({name: (chapter, taken[chapter, kind] + k) for k, name in enumerate(names, start=1)})
+                taken[chapter, kind] += len(names)
     return []
+
+
+def send_on(app, pagename, templatename, context, doctree) -> None:
+    """The first page of a chapter sends the anchors that stand on a later page there: old links still lead home."""
+    chapter = chapter_of(pagename)
+    if doctree is None or chapter is None or page_of(pagename):
+        return
+    places = {
+        anchor: f"{PurePosixPath(docname).name}.html"
+        for docname in sorted(app.env.found_docs)
+        if chapter_of(docname) == chapter and page_of(docname)
+        for anchor in sorted(app.env.get_domain("statement").data["anchors"].get(docname, ()))
+    }
+    if places:
+        app.add_js_file(None, body=SEND_ON % json.dumps(places, separators=(",", ":")))
 
 
 def visit_statement(self, node: statement) -> None:
@@ -482,4 +549,5 @@ def setup(app):
     app.connect("doctree-read", read)
     app.connect("env-get-updated", number_figures, priority=900)  # after Sphinx has numbered them
     app.connect("env-updated", rewrite_mentions)
-    return {"version": "1", "env_version": 3, "parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("html-page-context", send_on)
+    return {"version": "1", "env_version": 4, "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,7 @@ Reported, one line each:
 * console errors and requests to another host;
 * mathematics left untypeset or cut off, pictures that did not load, pages wider than the screen;
 * controls that the Tab key does not reach, or that do not show that they have the focus;
-* a theme switch, a folded block, a menu, a player or a card of a statement that does not do its work;
+* a theme switch, a folded block, a menu, a player, a live figure or a card that does not do its work;
 * statements that the search does not find by name;
 * what axe-core calls a serious or critical barrier, in light and in dark.
 
@@ -46,7 +46,13 @@ FLAGS = [
     "--disable-sync",
 ]
 
-READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
+READY = """async () => {
+  if (typeof live !== 'undefined') live.all();  // live figures far down the page, too
+  await window.MathJax?.startup?.promise;
+  await document.fonts.ready;
+  for (const e of document.images) e.loading = 'eager'; // those further down, too
+  await Promise.all([...document.images].map(e => e.complete || new Promise(done => { e.onload = e.onerror = done; })));
+}"""
 
 CHECK = r"""() => {
   const found = [], root = document.documentElement, width = root.clientWidth;
@@ -94,7 +100,7 @@ CONTROLS = """() => {
   const seen = e => e.checkVisibility({ visibilityProperty: true }) && e.getClientRects().length > 0;
   const wanted = 'a[href], button, input, select, textarea, summary, video[controls], [tabindex="0"], [role=button]';
   window.controls = [...document.querySelectorAll(wanted)].filter(e => seen(e) && !e.disabled
-    && !e.matches('[tabindex="-1"]'));
+    && !e.matches('[tabindex="-1"], input[type=radio]:not(:checked)'));  // arrow keys lead to the others of a group
   window.reached = new Set(), window.faint = [];
   document.addEventListener('focusin', event => {
     const e = event.target, style = getComputedStyle(e);
@@ -142,6 +148,9 @@ BARRIERS = """async () => {
   return [...contrast.violations, ...rest.violations].filter(v => ['serious', 'critical'].includes(v.impact)).map(v =>
     `axe, ${v.impact}: ${v.help}, ${v.nodes.length} times, first: ${v.nodes[0].html.slice(0, 120)}`);
 }"""
+
+SHOWN = """e => [...e.querySelectorAll('.live-chart, .live-says')].map(part => part.innerHTML).join() +
+  [...e.querySelectorAll('canvas')].map(part => part.toDataURL()).join()"""
 
 LACKING = """titles => titles.filter(([title, anchor]) => {
   const found = Search._performSearch(...Search._parseQuery(title));
@@ -243,7 +252,7 @@ def visit(tab, home: str, name: str, shots: Path | None, screen: str) -> list[st
     if shots:
         tab.screenshot(path=shots / f"{stem}-{theme}.png", full_page=True)
     if screen == "wide":
-        problems += tab_through(tab) + use_folds(tab) + use_players(tab) + use_cards(tab)
+        problems += tab_through(tab) + use_folds(tab) + use_players(tab) + use_live(tab) + use_cards(tab)
     theme = tab.evaluate(OTHER_THEME)
     tab.evaluate(OPEN_ALL)
     problems += tab.evaluate(CHECK)
@@ -304,6 +313,25 @@ def use_players(tab) -> list[str]:
                 tab.keyboard.press("Enter")
         except Exception as error:
             problems.append(f"a player fails, {str(error).splitlines()[0]}: {what}")
+    return problems
+
+
+def use_live(tab) -> list[str]:
+    """By keyboard alone: each control of a live figure changes what the figure shows."""
+    problems = []
+    for figure in tab.query_selector_all(".live"):
+        for control in figure.query_selector_all("input[type=range], input:checked"):
+            before = figure.evaluate(SHOWN)
+            control.focus()
+            for key in ("Home", "End") if control.get_attribute("type") == "range" else ("ArrowRight", " "):
+                tab.keyboard.press(key)
+            for _ in range(40):
+                tab.wait_for_timeout(50)
+                if changed := figure.evaluate(SHOWN) != before:
+                    break
+            if not changed:
+                label = control.evaluate("e => e.getAttribute('aria-label') || e.value")
+                problems.append(f"a control of a live figure does nothing: {label}")
     return problems
 
 
@@ -371,7 +399,11 @@ def search(tab, home: str, names: list[str]) -> list[str]:
         tab.wait_for_selector(f'#search-results a[href*="{anchor}"]', timeout=5000)
     except Exception:
         return [f'a search for "{title}", typed after Ctrl+K, does not find {anchor}']
-    return [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    found = [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    if tab.evaluate("typeof SECTIONS !== 'undefined' && SECTIONS.entries.some(entry => entry[1] === 'claim-p6')"):
+        if tab.evaluate("Search._performSearch('P6')[0][2]") != "#claim-p6":
+            found.append('a search for "P6" does not find its card first')
+    return found
 
 
 def switch_theme(tab, home: str, name: str) -> list[str]:

@@ -16,7 +16,11 @@ if importlib.util.find_spec("sigreg") is None:
 import sigreg.lab.notebook
 
 sigreg.lab.notebook.start()"""
-HEAD_LINE = "*Chapter {number} of [{title}]({book}) · [open in Colab]({colab}/blob/{branch}/notebooks/{stem}.ipynb)*"
+PARTS = {"": "", "b": ", second part,", "c": ", third part,"}  # 04b_name is the second page of Chapter 4
+HEAD_LINE = (
+    "*Chapter {number}{part} of [{title}]({book})"
+    " · [open in Colab]({colab}/blob/{branch}/notebooks/{stem}.ipynb)*"
+)
 SECTIONS = ("## What this does not show", "## Exercises", "## References")
 MEDIAN_LINES, MOST_LINES = 10, 25  # of a code cell
 FEWEST_WORDS, MOST_WORDS = 60, 170  # of prose between two code cells
@@ -42,17 +46,18 @@ def setup_cell(address):
 def head_line(address, stem):
     """The line under the title of the chapter `notebooks/<stem>.md`."""
     colab = address.url.replace("github.com", "colab.research.google.com/github")
-    return HEAD_LINE.format(number=int(stem.split("_")[0]), colab=colab, stem=stem, **address._asdict())
+    number, part = re.match(r"0*(\d+)([bc]?)", stem).groups()
+    return HEAD_LINE.format(number=number, part=PARTS[part], colab=colab, stem=stem, **address._asdict())
 
 
 def text_problems(stem, cells, address):
     """Check the title, the line of links under it, the closing sections, and that no raw MyST shows."""
-    number = int(re.match(r"(\d*)", stem)[1] or 0)
+    number, part = re.match(r"0*(\d*)([bc]?)", stem).groups()  # 04b_name is the second page of Chapter 4
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    if not re.match(r"\d\d_[a-z]", stem):
+    if not re.match(r"\d\d[bc]?_[a-z]", stem):
         yield None, "the file name has no chapter number", "call it NN_name.md, for example 05_name.md"
-    elif not re.match(rf"# {number}\. \S", text):
-        yield 1, "the chapter does not open with its number and title", f"begin with `# {number}. Title`"
+    elif not re.match(rf"# {number}{part}\. \S", text):
+        yield 1, "the chapter does not open with its number and title", f"begin with `# {number}{part}. Title`"
     elif (line := head_line(address, stem)) not in text.splitlines():
         what = "the line under the title, with the links to the book and to Colab, is missing or leads elsewhere"
         yield 1, what, f"put `{line}` there"

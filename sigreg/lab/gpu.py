@@ -31,7 +31,7 @@ from sigreg.lab.experiments import without_labels
 from sigreg.lab.files import write_whole
 
 PARTS = ("tests", "bench", "chapters", "records")
-STUDIES = ("without_labels_trials", "without_labels", "partial_collapse")
+STUDIES = {"without_labels_trials": 1.0, "partial_collapse": 0.3, "without_labels": 1.0}  # of the time that is left
 SMOKE = {"passes": 1}
 TINY = {
     "whole": False,
@@ -46,6 +46,7 @@ TINY = {
     "autocast": None,
     "neighbours": 300,
 }
+TINY_LAW = {"rest": 20, "widths": [4], "lambdas": [0.3, 3.0]}
 NOTEBOOKS = records.PACKAGE.parent / "notebooks"
 
 
@@ -131,19 +132,20 @@ def profiled(unit, pixels, labels):
 
 
 def studies(out, device, size, end):
-    """Run the studies to records, the most telling first."""
+    """Run the studies to records; the last, which has whole seeds whenever it ends, takes what time is left."""
     os.environ["SIGREG_RECORDS"] = str(out)  # where trials are looked up
-    for name in STUDIES:
+    for name, share in STUDIES.items():
         start = time.perf_counter()
         if size == "full":
-            record = reproduce.run(name, "full", device=device, out=out, within=end - time.monotonic())
+            left = max(end - time.monotonic(), 0)
+            record = reproduce.run(name, "full", device=device, out=out, within=share * left)
             done = "not complete" if record is None else reproduce.load_experiment(name).summary(record)
         else:
             experiment = importlib.import_module(f"sigreg.lab.experiments.{name}")
             preset = "full" if size == "smoke" else "default"
             units = experiment.units(preset, range(1))
-            units = units[:2] if name == "without_labels_trials" else units
-            change = SMOKE if size == "smoke" else TINY | ({"rest": 20, "widths": [4, 8]} if "rest" in units[0] else {})
+            units = units[:2] if name == "without_labels_trials" or size == "tiny" else units
+            change = SMOKE if size == "smoke" else TINY | TINY_LAW if "rest" in units[0] else TINY
             entries = []
             for unit in ({**unit, **change} for unit in units):
                 begun = time.perf_counter()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sigreg.lab.figures import Interval
+from sigreg.lab.intervals import Interval
 
 MARGIN = 0.5  # points: a difference of accuracies that would matter
 

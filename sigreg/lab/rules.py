@@ -25,14 +25,15 @@ def load_claims(path=None) -> dict:
 
 
 def find_claim(name: str, claims=None) -> dict:
-    """One claim, by its id.
+    """One claim, or one question with a known answer, by its id.
 
     >>> find_claim("P99")
     Traceback (most recent call last):
     ...
     ValueError: no claim 'P99': choose from P1, ...
     """
-    listed = {claim["id"]: claim for claim in (claims or load_claims())["claims"]}
+    data = claims or load_claims()
+    listed = {claim["id"]: claim for claim in data["claims"] + data.get("answers", [])}
     if name not in listed:
         raise ValueError(f"no claim {name!r}: choose from {', '.join(listed)}")
     return listed[name]
@@ -62,5 +63,6 @@ def rule_hash(experiment: str, claims=None) -> dict:
     >>> sorted(rule_hash("conditional_bottleneck_batch"))
     ['P11']
     """
-    listed = (claims or load_claims())["claims"]
+    data = claims or load_claims()
+    listed = data["claims"] + data.get("answers", [])
     return {claim["id"]: hash_of(claim) for claim in listed if experiment in records_of(claim)}

@@ -31,6 +31,8 @@ body { background: #fff; color: #222; }
 <div class="sigreg-player"><figure><canvas></canvas><div class="controls"><button>Play</button>
 <input type="range" min="0" max="3" value="0" aria-label="Frame"><output>0</output></div>
 <figcaption>It moves.</figcaption></figure></div>
+<div class="live"><label>Size <input type="range" min="1" max="3" value="2" aria-label="Size"></label>
+<p class="live-says">2</p></div>
 </article></main>
 <div id="statement-card" hidden></div>
 <script>
@@ -44,6 +46,8 @@ link.onpointerenter = link.onfocus = show;
 addEventListener('keydown', event => { if (event.key === 'Escape') card.hidden = true; });
 const slider = document.querySelector('input'), shown = document.querySelector('output');
 slider.oninput = () => { shown.textContent = slider.value; };
+const size = document.querySelector('.live input');
+size.oninput = () => { size.closest('.live').querySelector('p').textContent = size.value; };
 document.querySelector('.controls button').onclick = () => { slider.value = 1; };
 </script></body></html>
 """
@@ -60,6 +64,7 @@ DEFECTS = [
     ("</script>", "throw new Error('broken');</script>", "script error: broken"),
     ("</script>", "document.querySelector('summary').onclick = e => e.preventDefault();</script>", "a folded block"),
     ("slider.oninput = ", "const unused = ", "a player does not move with its slider"),
+    ("size.oninput = ", "const idle = ", "a control of a live figure does nothing: Size"),
     ("slider.value = 1", "slider.title = 1", "a player does not play"),
     ("card.hidden = false", "card.title = ''", "Lemma 1.1 shows no card under the pointer"),
     ("card.textContent = 'Lemma 1.1 Small.'", "card.textContent = 'Other'", "the card of Lemma 1.1 is wrong"),
@@ -84,7 +89,7 @@ def found(tmp_path_factory):
     """The problems of a few pages that share out the defects, so that the browser need not start for each."""
     problems = {}
     folder = tmp_path_factory.mktemp("broken")
-    groups = [range(0, 9), [9, 10, 12], [11, 13], [14, 15]]  # defects that do not hide each other
+    groups = [range(0, 9), [9, 10, 11, 13], [12, 14], [15, 16]]  # defects that do not hide each other
     for number, group in enumerate(groups):
         page = PAGE
         for k in group:

@@ -276,3 +276,38 @@ def test_notebooks_and_figure_numbers(build):
     assert 'id="lemma-3-1"' in page
     assert page.count('href="#lemma-3-1" title="Lemma 3.1 (Pixel)"') == 2  # in the caption and in the output
     assert '<span class="caption-number">Fig. 3.1 </span>' in page
+
+
+LATER = """# 1b. Later
+
+> **Definition 1.3 (Late).** After Proposition 1.2.
+
+## What moved
+
+Text.
+"""
+
+
+def test_a_chapter_of_two_pages_counts_through_and_sends_old_anchors_on(build):
+    out, warnings = build({"01_first.md": FIRST, "01b_later.md": LATER, "02_second.md": SECOND})
+    assert warnings == []
+    first, later = (out / "01_first.html").read_text(), (out / "01b_later.html").read_text()
+    places = json.loads(re.search(r"\}\)\((\{.*?\})\);", first)[1])
+    assert places["definition-1-3"] == places["what-moved"] == "01b_later.html"
+    assert all(f'id="{anchor}"' in later and f'id="{anchor}"' not in first for anchor in places)
+    assert "location.replace" not in later and "location.replace" not in (out / "02_second.html").read_text()
+    assert 'href="01_first.html"' in (out / "02_second.html").read_text()  # "Chapter 1" is its first page
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("Definition 1.2", "Definition 1.2 has a number that another page of the chapter uses"),
+        ("Definition 1.4", "Definition 1.4 is out of order: the next number here is 1.3"),
+        ("Proposition 1.2", "Proposition 1.2 (exists twice|has a number that another page)"),
+    ],
+)
+def test_numbers_are_right_over_the_pages_of_a_chapter(build, number, message):
+    pages = {"01_first.md": FIRST, "01b_later.md": LATER.replace("Definition 1.3", number), "02_second.md": SECOND}
+    _, warnings = build(pages)
+    assert [line for line in warnings if re.search(message, line)], warnings

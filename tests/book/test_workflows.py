@@ -56,7 +56,7 @@ def test_permissions_are_the_least(path):
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
-        allowed = {"pages": "write", "id-token": "write"} if name == "deploy" else None
+        allowed = {"deploy": {"pages": "write", "id-token": "write"}, "publish": {"id-token": "write"}}.get(name)
         assert job.get("permissions") == allowed and job["timeout-minutes"] <= 60
     for step in steps(path):
         if "checkout" in step.get("uses", ""):
@@ -66,15 +66,29 @@ def test_permissions_are_the_least(path):
     assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
 
 
-def test_the_four_workflows_do_what_they_are_for(path):
+def test_the_workflows_do_what_they_are_for(path):
     text, on = path.read_text(), yaml.safe_load(path.read_text())[True]  # YAML 1.1 reads the key `on` as true
     wanted = {
         "book": (["push"], ["make PYTHON=python book", "actions/deploy-pages"]),
         "ci": (["push", "pull_request"], ["make PYTHON=python book", "make PYTHON=python test", "lowest-direct"]),
         "colab": (["schedule"], ["make PYTHON=python colab"]),
+        "sphinx": (["schedule"], ["make PYTHON=python sphinx"]),
+        "release": (["push"], ["python -m build", "twine check", "tests/sigreg", "pypa/gh-action-pypi-publish"]),
         "links": (["schedule"], ["make PYTHON=python links", "continue-on-error: true"]),
     }
     events, parts = wanted[path.stem]
     assert set(events) <= set(on) and all(part in text for part in parts)
-    versions = {"ci": {"3.10", "3.11", "3.12", "3.13"}, "colab": {"3.13"}}.get(path.stem, {"3.12"})
+    versions = {
+        "ci": {"3.10", "3.11", "3.12", "3.13", "3.14"}, "colab": {"3.13"}, "release": {"3.10", "3.12", "3.14"}
+    }.get(path.stem, {"3.12"})  # fmt: skip
     assert set(re.findall(r'"(3\.\d+)"', text)) == versions
+
+
+def test_only_a_tag_publishes_and_only_after_the_tests(path):
+    workflow = yaml.safe_load(path.read_text())
+    if path.stem != "release":
+        assert "pypi-publish" not in path.read_text()
+        return
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    assert workflow["jobs"]["publish"]["needs"] == "test" and workflow["jobs"]["test"]["needs"] == "build"
+    assert not any("run" in step for step in workflow["jobs"]["publish"]["steps"])  # nothing else with that right

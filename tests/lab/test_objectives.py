@@ -43,6 +43,22 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_does(tmp_path):
         assert torch.equal(one, two)
 
 
+def test_the_seed_and_the_step_choose_the_slices_and_the_noise():
+    """The same again for the same two; each alone makes another draw, which moves SIGReg and leaves the rate alone."""
+    torch.manual_seed(0)
+    encoder = ViewNetwork(ConvEncoder((4, 8), (4, 2)), hidden=(16,), latent_dim=4).eval()
+    two_views = next(iter(ViewBatches(pictures(64), batch_size=16, epochs=1, seed=0)))
+    classifier, few = small_network().eval(), next(iter(small_batches()))
+    for network, batch, objective in (
+        (encoder, two_views, lambda seed: lejepa_objective(weight=1.0, num_slices=4, noise=True, seed=seed)),
+        (classifier, few, lambda seed: semi_supervised_objective(sigreg=1.0, num_slices=4, seed=seed)),
+    ):
+        later = (*batch[:-1], batch[-1] + 1)
+        drawn = [objective(seed)(network, some)["sigreg"].item() for seed, some in ((3, batch), (4, batch), (3, later))]
+        assert objective(3)(network, batch)["sigreg"].item() == drawn[0]
+        assert len({*drawn}) == 3 and max(drawn) < 10 * min(drawn)
+
+
 def test_loss_is_the_weighted_sum_of_its_terms():
     weights = {"labelled": 0.7, "rate": 0.2, "sigreg": 0.3, "views": 0.4, "consistency": 0.5}
     objective = semi_supervised_objective(sigma=0.5, threshold=0.0, **weights)

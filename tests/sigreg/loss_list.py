@@ -6,7 +6,15 @@ from sigreg import conditional_bottleneck as cb
 from sigreg import information_maximization as im
 from sigreg import joint_embedding as je
 from sigreg import self_supervised, semi_supervised
-from sigreg.gaussian_regularization import random_directions
+from sigreg.gaussian_regularization import (
+    SIGReg,
+    epps_pulley,
+    epps_pulley_closed_form,
+    radial_sigreg,
+    random_directions,
+    slice_free_sigreg,
+    sliced_sigreg,
+)
 from sigreg.vicreg_information import slice_free_moments, sliced_moments
 
 DIRECTIONS = random_directions(32, 8, generator=torch.Generator().manual_seed(5))
@@ -21,7 +29,13 @@ def gaussians(a, b):
     return a, a + 0.1 * b.tanh(), 0.1 * b.tanh() + 0.5
 
 
-LOSSES = {  # of two codes (32, 8)
+LOSSES = {  # of two codes (32, 8); some draw from the global generator: seed it before each call
+    "SIGReg": lambda a, b: SIGReg(32)(torch.stack([a, b])),
+    "sliced_sigreg": lambda a, b: sliced_sigreg(torch.stack([a, b]), DIRECTIONS.to(a)),
+    "slice_free_sigreg": lambda a, b: slice_free_sigreg(torch.stack([a, b])),
+    "radial_sigreg": lambda a, b: radial_sigreg(torch.stack([a, b])),
+    "epps_pulley": lambda a, b: epps_pulley(a).mean(),
+    "epps_pulley_closed_form": lambda a, b: epps_pulley_closed_form(a).mean(),
     "vicreg_loss": je.vicreg_loss,
     "vicreg_logdet_loss": je.vicreg_logdet_loss,
     "vicreg_pairdist_loss": je.vicreg_pairdist_loss,
@@ -44,11 +58,9 @@ LOSSES = {  # of two codes (32, 8)
     "bottleneck_loss": lambda a, b: cb.bottleneck_loss(a, LABELS.to(a.device), cb.vib_rate(*gaussians(a, b)[1:]), 0.1),
     "view_prediction_rate": lambda a, b: self_supervised.view_prediction_rate(torch.stack([a, b])),
     "view_prediction_loss": lambda a, b: self_supervised.view_prediction_loss(
-        torch.stack([a, b]), seeded(), weight=0.1, num_slices=32
+        torch.stack([a, b]), weight=0.1, num_slices=32
     )["loss"],
-    "lejepa_loss": lambda a, b: self_supervised.lejepa_loss(torch.stack([a, b]), generator=seeded(), num_slices=32)[
-        "loss"
-    ],
+    "lejepa_loss": lambda a, b: self_supervised.lejepa_loss(torch.stack([a, b]), num_slices=32)["loss"],
     "class_sigreg": lambda a, b: semi_supervised.class_sigreg(
         a, torch.eye(4).to(a)[LABELS.to(a.device)], 0.5, DIRECTIONS.to(a), seeded()
     ),

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from sigreg import conditional_bottleneck as cb
 from sigreg import joint_embedding as je
 from sigreg import self_supervised, semi_supervised
-from sigreg.gaussian_regularization import random_directions
+from sigreg.gaussian_regularization import radial_sigreg, random_directions
 from sigreg.lab.objectives import semi_supervised_objective
 
 ROWS, D, CLASSES = 12, 3, 3
@@ -75,9 +75,13 @@ CASES = {
     "lejepa": lambda z, y, x, **s: self_supervised.lejepa_loss(
         z.transpose(0, 1), z[:, :1].transpose(0, 1).sin(), weight=0.3, num_slices=8, **s
     )["loss"],
+    "lejepa with scale": lambda z, y, x, **s: self_supervised.lejepa_loss(
+        z.transpose(0, 1), weight=0.3, num_slices=8, scale=0.7, **s
+    )["loss"],
     "lejepa pooled": lambda z, y, x, **s: self_supervised.lejepa_loss(
         z.transpose(0, 1), weight=0.3, num_slices=8, pooled=True, **s
     )["loss"],
+    "radial": lambda z, y, x, **s: radial_sigreg(z.transpose(0, 1), **s),
     "class sigreg": lambda z, y, x, **s: semi_supervised.class_sigreg(
         z[:, 0], z[:, 1].softmax(1), 0.7, DIRECTIONS, **s
     ),

@@ -69,6 +69,8 @@ def test_probe_chooses_its_ridge_on_held_out_images():
     chosen = linear_probe(x, y, test_x, test_y, ridge=(1e-2, 1e-6))
     assert fixed[1e-2] < 0.7 < 0.95 < fixed[1e-6] and chosen.accuracy == fixed[1e-6] and chosen.ridge == 1e-6
     assert chosen.right.double().mean() == chosen.accuracy and chosen.right.shape == (400,)
+    with torch.no_grad():
+        assert linear_probe(x, y, test_x, test_y, ridge=1e-6).accuracy == chosen.accuracy
     noise, test_noise = torch.randn(2, 60, 50, generator=generator, dtype=torch.float64)
     assert linear_probe(noise, torch.ones(60, dtype=torch.long), test_noise, y[:60], ridge=[1e-4, 1.0]).ridge == 1.0
     with pytest.raises(ValueError, match="empty sequence"):

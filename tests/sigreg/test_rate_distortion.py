@@ -481,7 +481,7 @@ def test_other_bad_input():
         rate_and_relevance(GOOD, torch.ones(4, 2, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"encoder must be a torch\.Tensor"):
         rate_and_relevance(GOOD, None)
-    with pytest.raises(ValueError, match="n_starts must be 1 or more"):
+    with pytest.raises(ValueError, match="n_starts must be at least 1"):
         learnability_beta(GOOD, n_starts=0)
     curve = information_bottleneck(GOOD, torch.tensor([2.0, 3.0], dtype=torch.float64))
     with pytest.raises(ValueError, match="pass the joint of the curve"):

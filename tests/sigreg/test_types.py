@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import sigreg
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 RIGHT = """
@@ -83,7 +85,7 @@ def check(tmp_path_factory):
 
 
 def test_the_wheel_says_that_it_is_typed():
-    assert (ROOT / "sigreg" / "py.typed").exists()
+    assert (pathlib.Path(sigreg.__file__).parent / "py.typed").exists()
     assert 'sigreg = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
 
 

@@ -228,6 +228,22 @@ def test_infonce_is_below_the_truth_and_below_its_ceiling():
     assert vi.infonce_information(z_a, z_b, block=77) == pytest.approx(vi.infonce_information(z_a, z_b), abs=1e-9)
 
 
+def test_infonce_is_scored_on_the_half_that_did_not_choose_its_temperature():
+    """Half the images have views that agree, the other half views that know nothing: the later half alone counts."""
+    agree, other = normal(400, 3, generator=seeded(1)), normal(400, 3, generator=seeded(2))
+    mixed = torch.cat([agree[:200] + 1e-3 * other[:200], other[200:]])
+    assert vi.infonce_information(agree, mixed) < 0.1
+    assert vi.infonce_information(agree.flip(0), mixed.flip(0)) > 0.3
+
+
+def test_infonce_keeps_its_digits_far_from_zero():
+    z = normal(200, 3, generator=seeded(3))
+    pair = z, z + 0.3 * normal(200, 3, generator=seeded(4))
+    here = vi.infonce_information(*pair)
+    there = vi.infonce_information(*((code + 3000).float() for code in pair))
+    assert there == pytest.approx(here, abs=1e-2)
+
+
 def test_bad_pairs_are_named():
     with pytest.raises(ValueError, match="N >= 4 D"):
         vi.information_steps(torch.zeros(8, 3), torch.zeros(8, 3))

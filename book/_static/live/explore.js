@@ -19,30 +19,30 @@ const live = (() => {
   // Figures -----------------------------------------------------------------------------------------------
 
   // The still stays for print and for readers without scripts.
-  function figure(name, start) {
+  const waiting = [];
+  function figure(name, start, caption = null) {
     const frame = document.getElementById(name)?.closest("figure");
     if (!frame) return;
-    const still = frame.querySelector("img")?.closest("a.image-reference, a[title='Open the figure']") || frame.querySelector("img");
     const grid = document.getElementById(`grid-${name}`);
     const box = make("div", { class: "live", role: "group", "aria-label": "A figure to move" });
+    const near = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && begin(), { rootMargin: "600px" });
     const begin = () => {
+      near.disconnect();
+      if (box.isConnected) return;
+      const data = grid && JSON.parse(grid.textContent);
+      let still = frame.querySelector("img");
+      while (still.parentElement !== frame) still = still.parentElement;
       still.before(box);
-      start(box, grid && JSON.parse(grid.textContent), still);
       still.classList.add("live-still");
-      frame.classList.add("is-live");
+      start(box, data);
+      if (data?.source) box.append(make("p", { class: "live-source" }, data.source));
+      const text = frame.querySelector("figcaption .caption-text"); // the still's caption tells of what is not shown now
+      if (caption && text) text.textContent = caption;
     };
-    // Far down the page nothing is computed before it is near.
-    if (!("IntersectionObserver" in window)) return begin();
-    const near = new IntersectionObserver(
-      (entries) => {
-        if (!entries.some((entry) => entry.isIntersecting)) return;
-        near.disconnect();
-        begin();
-      },
-      { rootMargin: "600px" },
-    );
-    near.observe(frame);
+    near.observe(frame); // far down the page nothing is computed before it is near
+    waiting.push(begin);
   }
+  const all = () => waiting.forEach((begin) => begin());
 
   // Controls ----------------------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ const live = (() => {
       const { x, y, marks } = spec;
       const labelled = marks.filter((mark) => mark.label);
       const longest = Math.max(0, ...labelled.map((mark) => mark.label.length));
-      const room = { left: y.hidden ? 8 : 46, right: spec.right ?? Math.max(12, longest ? longest * 6.6 + 12 : 12), top: 10, bottom: x.hidden ? 8 : 40 };
+      const room = { left: y.hidden ? 8 : y.label ? 60 : 40, right: spec.right ?? Math.max(12, longest ? longest * 6.6 + 12 : 12), top: 10, bottom: x.hidden ? 8 : 40 };
       const scale = (axis, from, to) => {
         const go = axis.log ? Math.log : (v) => v;
         const [low, high] = axis.range.map(go);
@@ -111,10 +111,14 @@ const live = (() => {
       const inside = (v, axis) => v >= axis.range[0] && v <= axis.range[1];
       const path = (points) => points.map(([a, b], k) => `${k ? "L" : "M"}${round(px(a))} ${round(py(b))}`).join("");
       const parts = [];
+      let free = -Infinity; // no tick is written over another
       for (const tick of x.ticks || []) {
         if (!inside(tick, x)) continue;
         parts.push(`<path class="tick" d="M${round(px(tick))} ${room.top}V${tall - room.bottom}"/>`);
-        if (!x.hidden) parts.push(`<text x="${round(px(tick))}" y="${tall - room.bottom + 16}" text-anchor="middle">${escape((x.show || String)(tick))}</text>`);
+        const name = (x.show || String)(tick);
+        if (x.hidden || px(tick) - 3.6 * name.length < free) continue;
+        free = px(tick) + 3.6 * name.length + 4;
+        parts.push(`<text x="${round(px(tick))}" y="${tall - room.bottom + 16}" text-anchor="middle">${escape(name)}</text>`);
       }
       for (const tick of y.ticks || []) {
         if (!inside(tick, y)) continue;
@@ -127,7 +131,7 @@ const live = (() => {
         const look = `tone-${mark.tone || "grey"}${mark.faint ? " faint" : ""}${mark.dashed ? " dashed" : ""}`;
         if (mark.area) parts.push(`<path class="area ${look}" d="${path(mark.area)}Z"/>`);
         if (mark.line) parts.push(`<path class="line ${look}" d="${path(mark.line)}"/>`);
-        for (const [a, b, size] of mark.dots || []) parts.push(`<circle class="dot ${look}" cx="${round(px(a))}" cy="${round(py(b))}" r="${round(size || mark.size || 3.5)}"/>`);
+        for (const [a, b, size] of mark.dots || []) parts.push(`<circle class="dot ${look}" cx="${round(px(a))}" cy="${round(py(b))}" r="${round((!mark.fixed && size) || mark.size || 3.5)}"/>`);
         if (mark.across !== undefined) parts.push(`<path class="line ${look}" d="M${room.left} ${round(py(mark.across))}H${width - room.right}"/>`);
         if (mark.along !== undefined) parts.push(`<path class="line ${look}" d="M${round(px(mark.along))} ${room.top}V${tall - room.bottom}"/>`);
         if (mark.text) parts.push(`<text class="said ${look}" x="${round(px(mark.at[0])) + (mark.dx || 0)}" y="${round(py(mark.at[1])) + (mark.dy || 0)}" text-anchor="${mark.anchor || "start"}">${escape(mark.text)}</text>`);
@@ -152,5 +156,5 @@ const live = (() => {
 
   const says = () => make("p", { class: "live-says", role: "status" });
 
-  return { make, figure, slider, choices, button, chart, says, calm };
+  return { make, figure, all, slider, choices, button, chart, says, calm };
 })();

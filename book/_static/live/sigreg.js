@@ -128,7 +128,7 @@ const sigreg = (() => {
   // power study in Chapter 4.
   const LAWS = {
     "a Gaussian": (row, { normal }) => row.forEach((_, d) => (row[d] = normal())),
-    "a ring": (row, { normal }) => {
+    "a sphere": (row, { normal }) => {
       row.forEach((_, d) => (row[d] = normal()));
       const length = Math.hypot(...row);
       row.forEach((_, d) => (row[d] *= Math.sqrt(row.length) / length));

@@ -23,6 +23,7 @@ from sigreg.gaussian_regularization import radial_sigreg
 from sigreg.joint_embedding import barlow_twins_loss, byol_loss, nt_xent_loss, vicreg_loss
 from sigreg.lab.data import MEAN, STD, fashion_mnist_bytes
 from sigreg.lab.experiments.self_supervised import evaluate_codes
+from sigreg.lab.judging import pack
 from sigreg.lab.loop import ViewStream, fit_on_device
 from sigreg.lab.models import ConvEncoder, ViewNetwork, mlp, refresh_norms
 from sigreg.lab.probes import chosen_probe
@@ -30,7 +31,7 @@ from sigreg.lab.records import load_record
 from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
-SEEDS = {"default": 2, "full": 5}
+SEEDS = {"default": 5, "full": 5}
 CHECK = {"method": "sigreg"}
 
 GRID = {  # the one weight of each method: what it is, and the three values that are tried
@@ -73,9 +74,9 @@ LARGE = {
     "autocast": "bfloat16",
     "neighbours": 10_000,
 }
-SMALL = {
+SMALL = {  # for two CPU cores: few images to train on, all 10 000 to be asked
     **LARGE,
-    "whole": False,
+    "images": 6000,
     "channels": [16, 32, 64],
     "strides": [2, 2, 2],
     "hidden": [256],
@@ -270,7 +271,7 @@ def judged(train_x, train_y, test_x, test_y, unit):
     white = chosen_probe(train_x, train_y, test_x, test_y, whiten=True)
     near = slice(0, unit["neighbours"])
     return {
-        **{key: value for key, value in _kept(plain).items()},
+        **_kept(plain),
         **{f"white_{key}": value for key, value in _kept(white).items()},
         "knn": round(knn_accuracy(train_x[near], train_y[near], test_x, test_y), 5),
         "feature_rank": round(effective_rank(test_x[:2000]), 3),
@@ -284,6 +285,7 @@ def _kept(probe):
         "ridge": probe.ridge,
         "held_out": [round(a, 5) for a in probe.held_out],
         "gradient": float(f"{probe.gradient:.2g}"),
+        "right": pack(probe.right.cpu()),
     }
 
 

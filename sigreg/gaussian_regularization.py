@@ -234,6 +234,10 @@ def random_directions(
         raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
     if device is not None and not isinstance(device, (str, torch.device)):
         raise TypeError(f"device must be a torch.device, a string or None, got {type(device).__name__}")
+    try:
+        device = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must name a device, as 'cpu' or 'cuda:0' do, got {device!r}") from error
     return _unit_rows(num_slices, dim, generator=generator, device=device, dtype=dtype)
 
 
@@ -536,6 +540,8 @@ def backward_in_parts(
         for part in parts:
             states.append(_random_state())
             codes.append(encode(part))
+    for code in codes:
+        require_floating("encode(part)", code, range(2, 65), "(..., N, D)")
     sizes = [len(code.movedim(-2, 0)) for code in codes]
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
@@ -548,7 +554,10 @@ def backward_in_parts(
     with torch.random.fork_rng(devices):
         for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
             _set_random_state(state)
-            encode(part).backward(slope)
+            code = encode(part)
+            if not code.requires_grad:
+                raise ValueError("encode gives codes that no parameter has a part in: nothing could learn")
+            code.backward(slope)
     return value.detach()
 
 

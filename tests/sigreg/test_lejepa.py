@@ -65,12 +65,20 @@ def sigreg(z):
     return sliced_sigreg(z, DIRECTIONS)
 
 
+def without_n(z):
+    """The older statistic of eb_jepa: no factor N."""
+    return sigreg(z) / N
+
+
 CONVERSIONS = {  # a loss with the weight lam, and r: the weight of SIGReg over that of the mean square per coordinate
     "lejepa_loss": (lambda z, lam: lejepa_loss(z, None, seeded(), weight=lam, num_slices=16)["loss"],
                     lambda lam: lam / (1 - lam)),
     "view_prediction_loss": (lambda z, lam: view_prediction_loss(z, seeded(), weight=lam, sigma=0.3, num_slices=16)[
         "loss"], lambda lam: lam * 0.3**2 * (2 - 1) / (2 * D)),
-    "eb_jepa": (lambda z, lam: (z[0] - z[1]).square().mean() + lam * sigreg(z), lambda lam: lam / 4),
+    "eb_jepa, newer": (lambda z, lam: (z[0] - z[1]).square().mean() + lam * sigreg(z), lambda lam: lam / 4),
+    "eb_jepa, older": (
+        lambda z, lam: (z[0] - z[1]).square().mean() + 10 * without_n(z), lambda lam: 10 / (4 * N)  # 10 is its default
+    ),
     "paper": (lambda z, lam: (1 - lam) * (z - z.mean(0)).square().sum(-1).mean() + lam * sigreg(z),
               lambda lam: lam / ((1 - lam) * D)),
 }  # fmt: skip

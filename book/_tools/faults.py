@@ -37,8 +37,8 @@ The page is made by `python book/_tools/faults.py run`; the faults stand in `boo
 def cells_of(root, stem):
     """Return the sources of a chapter's code cells."""
     text = (root / f"notebooks/{stem}.md").read_text(encoding="utf-8")
-    return [re.sub(r"^[%!].*$", "pass", cell.source, flags=re.M) for cell in jupytext.reads(text, "md:myst").cells
-            if cell.cell_type == "code"]
+    code = [cell.source for cell in jupytext.reads(text, "md:myst").cells if cell.cell_type == "code"]
+    return [re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M) for source in code]
 
 
 def checks_of(cells):
@@ -73,8 +73,9 @@ def touched(source):
             binds.add(node.name)
         elif isinstance(node, ast.alias):
             binds.add((node.asname or node.name).split(".")[0])
-        target = getattr(node, "target", None) if isinstance(node, ast.AugAssign) else None
-        target = node.targets[0] if isinstance(node, ast.Assign) else target
+        target = node.target if isinstance(node, ast.AugAssign) else None
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             target = node.value.func  # x.append(...) changes x
         while isinstance(target, ast.Attribute | ast.Subscript):

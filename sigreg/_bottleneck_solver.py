@@ -221,9 +221,9 @@ def solve_one(source, beta, weight, q, starts, limit, max_rounds):
         spent += 100 * len(weight) ** 2 * len(source.p)
         last = round_ == max_rounds - 1 or spent > WORK
         log_lambda, cost = capped(source, source.log_lambda(weight, q, beta), limit / 20)
-        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False)
+        g, tops = search(source, torch.cat([source.inside(source.p, beta), q]), log_lambda, beta, False, limit / 3000)
         if cost + g.max() <= limit or last:
-            g, tops = certify(source, q, tops, starts, log_lambda, beta)
+            g, tops = certify(source, q, tops, starts, log_lambda, beta, limit / 3000)
             if cost + g.max() <= limit or last:
                 break
         wanted = g > limit / 10
@@ -251,21 +251,21 @@ def capped(source, log_lambda, budget):
     return lower, (source.px @ (log_lambda - lower)).item()
 
 
-def search(source, points, log_lambda, beta, patient):
+def search(source, points, log_lambda, beta, patient, still):
     """The peaks of log G that are reached from ``points``.
 
     All points climb by the plain step, those that follow a higher neighbour are dropped, the others take Newton steps.
     """
     g, tops = source.climb(points, log_lambda, beta, 6 if patient else 2)
-    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6)
+    return summit(source, *peaks(g, tops, beta), log_lambda, beta, 60 if patient else 6, still)
 
 
-def certify(source, q, tops, starts, log_lambda, beta):
+def certify(source, q, tops, starts, log_lambda, beta, still):
     """The same from the tops of a quick search from all inputs and words, with ``starts``, and patiently.
 
     The inputs and words are looked at as they are, too: on the faces of the simplex if that is where they are.
     """
-    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True)
+    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True, still)
     g[0] = torch.maximum(g[0], source.log_g(torch.cat([source.p, q]), log_lambda, beta).max())
     return g, tops
 
@@ -357,12 +357,12 @@ def moved(q, v, beta):
     return q / q.sum(1, keepdim=True)
 
 
-def summit(source, g, q, log_lambda, beta, steps):
-    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs.
+def summit(source, g, q, log_lambda, beta, steps, still):
+    """Steps up log G by Newton or by the plain step, whichever climbs higher, until none climbs by ``still``.
 
     Points that come close to a higher one on the way are dropped: most of them share few peaks.
     """
-    live = source.climb(q, log_lambda, beta, 1)[0] - g > 1e-13
+    live = source.climb(q, log_lambda, beta, 1)[0] - g > still
     for _ in range(steps):
         if not live.any():
             break
@@ -370,7 +370,7 @@ def summit(source, g, q, log_lambda, beta, steps):
             heights, tops = ascend(source, q[part], log_lambda, beta)
             rise = heights - g[part]
             better = part[rise > 0]
-            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > 1e-12
+            g[better], q[better], live[part] = heights[rise > 0], tops[rise > 0], rise > still
         g, q, live = peaks(g, q, beta, live)
     return g, q
 

@@ -400,7 +400,11 @@ def search(tab, home: str, names: list[str]) -> list[str]:
         tab.wait_for_selector(f'#search-results a[href*="{anchor}"]', timeout=5000)
     except Exception:
         return [f'a search for "{title}", typed after Ctrl+K, does not find {anchor}']
-    return [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    found = [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    if tab.evaluate("typeof SECTIONS !== 'undefined' && SECTIONS.entries.some(entry => entry[1] === 'claim-p6')"):
+        if tab.evaluate("Search._performSearch('P6')[0][2]") != "#claim-p6":
+            found.append('a search for "P6" does not find its card first')
+    return found
 
 
 def switch_theme(tab, home: str, name: str) -> list[str]:

@@ -244,8 +244,9 @@ def store(record, device):
     """Put a record in the place of the one it repeats, and make the page anew."""
     path = RESULTS / "gaussian_regularization.json"
     everything = json.loads(path.read_text()) if path.exists() else {"environment": {}, "records": []}
-    everything["environment"][device] = environment(device)
-    record = {"device": device, **record}
+    found = environment(device)
+    everything["environment"][found["device"]] = found  # a card's name, so that several stand side by side
+    record = {"device": found["device"], **record}
 
     def key(r):
         return [r["device"], r["allocator"], r["N"], r["D"], r["M"]]

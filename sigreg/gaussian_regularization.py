@@ -119,7 +119,7 @@ def epps_pulley_closed_form(x: Tensor) -> Tensor:
         x: floating (N, M), one sample a column.
 
     Returns:
-        (M,) statistics, in the dtype of ``x``.
+        (M,) statistics, in the dtype of ``x`` (float32 for half precision).
 
     Raises:
         TypeError, ValueError: ``x`` is not a non-empty floating matrix.
@@ -158,7 +158,7 @@ def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -182,7 +182,7 @@ def sigreg_collapse_value(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -246,7 +246,7 @@ def _unit_rows(
     dtype: torch.dtype | None,
 ) -> Tensor:
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
-    return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
+    return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
 def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
@@ -482,11 +482,11 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
 # ---------------------------------------------------------------------------------------------------------
 
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 
 def backward_in_parts(
-    encode: Callable[[Part], Tensor], parts: Iterable[Part], loss: Callable[[Tensor], Tensor]
+    encode: Callable[[_Part], Tensor], parts: Iterable[_Part], loss: Callable[[Tensor], Tensor]
 ) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 

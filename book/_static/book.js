@@ -128,7 +128,7 @@ function openFigures() {
 // Cards ---------------------------------------------------------------------------------------------------
 
 const STATEMENT = /^#(definition|proposition|theorem|lemma|corollary|remark|example|algorithm|exercise)-\d+-\d+$/;
-const CLAIM = /^#claim-[pvs]\d+$/;
+const SHOWN = /^#(claim-[pvs]\d+|fig-[\w-]+|term-[\w-]+)$/;
 const OPEN_AFTER = 250; // milliseconds of rest
 const CLOSE_AFTER = 200; // time to move the pointer into the card
 
@@ -137,37 +137,79 @@ card.id = "statement-card";
 card.setAttribute("role", "tooltip");
 card.hidden = true;
 
-const kept = new Map(); // address -> promise of the box
+const kept = new Map(); // address -> promise of the page
 let shownFor = null;
 let timer = 0;
 
-function source(link) {
-  const root = new URL(document.documentElement.dataset.content_root || "./", location.href);
-  return STATEMENT.test(link.hash) ? new URL(`_static/statements/${link.hash.slice(1)}.html`, root).href : link.href;
+const root = () => new URL(document.documentElement.dataset.content_root || "./", location.href);
+
+// Parts of another page have their pictures and links looked up from there.
+function page(address) {
+  if (!kept.has(address)) {
+    const found = fetch(address)
+      .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+      .then((text) => {
+        const parsed = new DOMParser().parseFromString(text, "text/html");
+        for (const image of parsed.images) image.src = new URL(image.getAttribute("src"), address).href;
+        return parsed;
+      });
+    kept.set(address, found);
+  }
+  return kept.get(address);
 }
 
+// What a link is about: the box of a statement, a claim, a figure, a term, the entry of a source.
 async function boxOf(link) {
-  const address = source(link);
-  if (!kept.has(address)) {
-    kept.set(
-      address,
-      fetch(address)
-        .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
-        .then((text) => new DOMParser().parseFromString(text, "text/html").getElementById(link.hash.slice(1))),
-    );
+  const name = decodeURIComponent(link.hash.slice(1));
+  if (STATEMENT.test(link.hash)) {
+    return document.importNode((await page(new URL(`_static/statements/${name}.html`, root()).href)).getElementById(name), true);
   }
-  return document.importNode(await kept.get(address), true);
+  if (isSource(link)) return source(link);
+  const found = (await page(link.href.split("#")[0])).getElementById(name);
+  if (found.matches("dt")) {
+    const term = document.createElement("div");
+    term.className = "term";
+    term.append(document.importNode(found, true), document.importNode(found.nextElementSibling, true));
+    return term;
+  }
+  const copy = document.importNode(found.closest("figure") || found, true);
+  if (copy.matches(".claim")) {
+    const verdict = [...copy.querySelectorAll("dt")].find((part) => part.textContent.trim() === "Verdict")?.nextElementSibling;
+    if (verdict) copy.querySelector("dl").before(...verdict.childNodes);
+    for (const part of copy.querySelectorAll("dl, table")) part.remove();
+  }
+  return copy;
+}
+
+// Links out of the book that the list of references knows.
+const isSource = (link) => link.origin !== location.origin && /arxiv|doi\.org|jmlr|neurips|openreview|proceedings/.test(link.href);
+async function source(link) {
+  const same = (address) => address.replace(/^https?:\/\/(www\.|dx\.)?/, "").replace(/\/$/, "");
+  const references = await page(new URL("book/references.html", root()).href);
+  const entry = [...references.querySelectorAll(".citation")].find((each) =>
+    [...each.querySelectorAll("a")].some((known) => same(known.href) === same(link.href)),
+  );
+  return document.importNode(entry, true); // fails for an unknown one, as a missing box does
 }
 
 // A preview: nothing in it is a link, a stop of the Tab key, or the owner of an id.
 function still(box) {
-  for (const part of box.querySelectorAll(".headerlink, button, script")) part.remove();
+  for (const part of box.querySelectorAll(".headerlink, button, script, .live, .label, .controls")) part.remove();
   for (const link of box.querySelectorAll("a")) link.replaceWith(...link.childNodes);
+  for (const part of box.querySelectorAll(".live-still")) part.classList.remove("live-still");
   for (const part of [box, ...box.querySelectorAll("[id], [tabindex]")]) {
     part.removeAttribute("id");
     part.removeAttribute("tabindex");
   }
   return box;
+}
+
+// On a page without MathJax short formulas are shown as they would be typed.
+function plainFormulas(box) {
+  for (const formula of box.querySelectorAll(".math")) {
+    const signs = formula.textContent.replace(/\\[()[\]]|[{}]|\\(?:mathrm|mathcal|text)\b/g, "");
+    formula.replaceWith(signs.replace(/\\mid\b/g, "|").replace(/\\([A-Za-z]+)/g, "$1").trim());
+  }
 }
 
 function place(link) {
@@ -181,25 +223,31 @@ function place(link) {
   card.style.top = `${(below ? at.bottom + gap : at.top - gap - height) + scrollY}px`;
 }
 
-async function show(link) {
+// Whether there was something to show.
+async function show(link, hint = "") {
   hide();
   shownFor = link;
   let box;
   try {
     box = still(await boxOf(link));
   } catch {
-    return; // without a server (file://) nothing can be fetched: the link keeps its title
+    if (shownFor === link) shownFor = null;
+    return false; // without a server (file://) nothing can be fetched: the link keeps its title
   }
-  if (shownFor !== link) return;
+  if (shownFor !== link) return true;
   card.replaceChildren(box);
+  if (hint) card.append(Object.assign(document.createElement("p"), { className: "hint", textContent: hint }));
   card.hidden = false;
   if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([card]);
-  if (shownFor !== link) return;
+  else plainFormulas(card);
+  if (shownFor !== link) return true;
   for (const part of card.querySelectorAll("[tabindex]")) part.removeAttribute("tabindex");
   link.dataset.title = link.title;
   link.removeAttribute("title"); // or the browser would lay its own card over this one
   link.setAttribute("aria-describedby", card.id);
+  await Promise.all([...card.querySelectorAll("img")].map((image) => image.decode().catch(() => {})));
   place(link);
+  return true;
 }
 
 function hide() {
@@ -218,18 +266,29 @@ function later(action, delay) {
 function prepareCards() {
   document.body.append(card);
   card.addEventListener("pointerenter", () => clearTimeout(timer));
-  card.addEventListener("pointerleave", () => later(hide, CLOSE_AFTER));
-  for (const link of document.querySelectorAll("article a.reference.internal, article .claims-overview a, article .tile")) {
-    if (!STATEMENT.test(link.hash) && !CLAIM.test(link.hash)) continue;
+  card.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && later(hide, CLOSE_AFTER));
+  for (const link of document.querySelectorAll("article a.reference, article .claims-overview a, article .tile")) {
+    if (!STATEMENT.test(link.hash) && !SHOWN.test(link.hash) && !isSource(link)) continue;
+    let touched = false;
     link.addEventListener("pointerenter", (event) => {
       if (event.pointerType === "mouse") shownFor === link ? clearTimeout(timer) : later(() => show(link), OPEN_AFTER);
     });
-    link.addEventListener("pointerleave", () => later(hide, CLOSE_AFTER));
-    link.addEventListener("focus", () => link.matches(":focus-visible") && show(link));
+    link.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && later(hide, CLOSE_AFTER));
+    link.addEventListener("pointerdown", (event) => (touched = event.pointerType !== "mouse"));
+    link.addEventListener("focus", () => link.matches(":focus-visible") && !touched && show(link));
     link.addEventListener("blur", hide);
-    link.addEventListener("click", hide);
+    link.addEventListener("click", (event) => {
+      // A first tap shows the card, a second one follows the link.
+      if (!touched || shownFor === link) return hide();
+      touched = false;
+      event.preventDefault();
+      show(link, "Tap again to go there.").then((shown) => shown || location.assign(link.href));
+    });
   }
   addEventListener("keydown", (event) => event.key === "Escape" && hide(), true); // before any control keeps the key
+  addEventListener("pointerdown", (event) => {
+    if (event.pointerType !== "mouse" && !card.contains(event.target) && event.target.closest("a") !== shownFor) hide();
+  });
 }
 
 // Copy ----------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ READY = """async () => {
   if (typeof live !== 'undefined') live.all();  // live figures far down the page, too
   await window.MathJax?.startup?.promise;
   await document.fonts.ready;
+  for (const e of document.images) e.loading = 'eager'; // those further down, too
+  await Promise.all([...document.images].map(e => e.complete || new Promise(done => { e.onload = e.onerror = done; })));
 }"""
 
 CHECK = r"""() => {
@@ -397,7 +399,11 @@ def search(tab, home: str, names: list[str]) -> list[str]:
         tab.wait_for_selector(f'#search-results a[href*="{anchor}"]', timeout=5000)
     except Exception:
         return [f'a search for "{title}", typed after Ctrl+K, does not find {anchor}']
-    return [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    found = [f'a search for "{title}" does not find {anchor}' for title, anchor in tab.evaluate(LACKING, named)]
+    if tab.evaluate("typeof SECTIONS !== 'undefined' && SECTIONS.entries.some(entry => entry[1] === 'claim-p6')"):
+        if tab.evaluate("Search._performSearch('P6')[0][2]") != "#claim-p6":
+            found.append('a search for "P6" does not find its card first')
+    return found
 
 
 def switch_theme(tab, home: str, name: str) -> list[str]:

@@ -24,6 +24,7 @@ CHECKS = {
     "printed": [sys.executable, TOOL + "printed.py", PAGES],
     "site": [sys.executable, TOOL + "site.py", PAGES],
     "browser": [sys.executable, TOOL + "browser.py", PAGES],
+    "measure": [sys.executable, TOOL + "measure.py", PAGES],
     "records": [*MAKE, "records"],
     "nbval": [*MAKE, "nbval"],
     "unit": [*MAKE, "unit"],

@@ -59,13 +59,16 @@ ASSEMBLE = r"""async ({ names, book, release }) => {
     const article = parser.parseFromString(text, 'text/html').querySelector('article.bd-article');
     for (const e of article.querySelectorAll('.headerlink, .copybtn, .controls, noscript, .prev-next-area, button'))
       e.remove();
-    for (const e of article.querySelectorAll('svg.narrow, #print-version, script:not([type^="math"])')) e.remove();
+    const onScreen = 'svg.narrow, #print-version, .code-switch, .plumbing, script:not([type^="math"])';
+    for (const e of article.querySelectorAll(onScreen)) e.remove();
     for (const e of article.querySelectorAll('[id]')) e.id = key(name) + '--' + e.id;
     for (const e of article.querySelectorAll('[marker-end]'))
       e.setAttribute('marker-end', e.getAttribute('marker-end').replace('#', '#' + key(name) + '--'));
     for (const e of article.querySelectorAll('a[href]')) e.setAttribute('href', address(e.getAttribute('href'), name));
-    for (const e of article.querySelectorAll('img[src]'))
+    for (const e of article.querySelectorAll('img[src]')) {
+      e.loading = 'eager';
       e.src = new URL(e.getAttribute('src'), new URL(name, location.origin + '/')).href;
+    }
     for (const e of article.querySelectorAll('details')) e.open = true;
     article.id = key(name);
     sections.push(article);

@@ -218,7 +218,7 @@ def _points(line) -> np.ndarray:
 
 
 def span(values):
-    """The two ends of :func:`interval`, as seaborn's ``errorbar`` wants them.
+    """The two ends of :func:`sigreg.lab.intervals.interval`, as seaborn's ``errorbar`` wants them.
 
     >>> low, high = span([1.0, 2.0, 3.0])
     >>> round(low, 3), round(high, 3)

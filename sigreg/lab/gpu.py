@@ -46,6 +46,7 @@ TINY = {
     "autocast": None,
     "neighbours": 300,
 }
+TINY_LAW = {"rest": 20, "widths": [4], "lambdas": [0.3, 3.0]}
 NOTEBOOKS = records.PACKAGE.parent / "notebooks"
 
 
@@ -143,8 +144,8 @@ def studies(out, device, size, end):
             experiment = importlib.import_module(f"sigreg.lab.experiments.{name}")
             preset = "full" if size == "smoke" else "default"
             units = experiment.units(preset, range(1))
-            units = units[:2] if name == "without_labels_trials" else units
-            change = SMOKE if size == "smoke" else TINY | ({"rest": 20, "widths": [4, 8]} if "rest" in units[0] else {})
+            units = units[:2] if name == "without_labels_trials" or size == "tiny" else units
+            change = SMOKE if size == "smoke" else TINY | TINY_LAW if "rest" in units[0] else TINY
             entries = []
             for unit in ({**unit, **change} for unit in units):
                 begun = time.perf_counter()

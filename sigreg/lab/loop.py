@@ -148,8 +148,9 @@ def fit_on_device(
     def step():
         optimizer.zero_grad(set_to_none=True)
         rate.copy_(table.index_select(0, done)[0])
+        batch = stream.batch(within)  # places of pixels want float32
         with torch.autocast(device.type, enabled=autocast is not None, dtype=autocast, cache_enabled=False):
-            found = loss(network, stream.batch(within), generator)
+            found = loss(network, batch, generator)
         found = found if isinstance(found, dict) else {"loss": found}
         found["loss"].backward()
         optimizer.step()
@@ -164,7 +165,7 @@ def fit_on_device(
 
     network.train()
     run, taken, aside = step, 0, torch.cuda.Stream(device) if capture else None
-    with torch.backends.cudnn.flags(benchmark=on_cuda):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=on_cuda):
         for _ in range(passes):
             stream.draw()
             within.zero_()

@@ -37,7 +37,7 @@ def chosen_probe(train_x, train_y, test_x, test_y, *, ridges=RIDGES, whiten=Fals
         train_x, test_x: (N, F), (N', F) features; they are standardised by the training set's moments.
         train_y, test_y: (N,), (N',) integer labels.
         ridges: tried weights of :math:`|A|^2/2`.
-        whiten: make the training covariance the identity first (but for :data:`FLOOR`), and not only its diagonal.
+        whiten: make the training covariance the identity first (but for ``FLOOR``), and not only its diagonal.
         steps: of the search.
 
     Returns:

@@ -469,7 +469,7 @@ def _above_floor(read, level):
     return [over(values.tolist(), level) for _, values in excess.groupby(found.method, sort=False)]
 
 
-def _guesses(record, method, baseline, images=TEST_IMAGES[True]):
+def _more_right(record, method, baseline, images=TEST_IMAGES[True]):
     """A paired difference in points, from which images were guessed right."""
 
     def measure(read, level):
@@ -547,8 +547,8 @@ MEASURES = {
     ("S4", "lives"): _cells("spread", "stop-gradient + predictor", "regulariser"),
     ("S4", "directions"): _rank_lost,
     ("S5", "run"): _cells("spread", "BYOL", "MoCo", "SimCLR", "Barlow Twins", "VICReg", record=METHODS),
-    ("K1", "gain"): _guesses(KNOWN, *_arms("content", "sketched", "inputs")),
-    ("K2", "gain"): _guesses(KNOWN, *_arms("nuisance", "sketched", "inputs")),
-    ("K3", "not_less"): _guesses(KNOWN, *_arms("twins", "slice-free", "sketched")),
-    ("K3", "not_more"): _guesses(KNOWN, *_arms("twins", "sketched", "slice-free")),
+    ("K1", "gain"): _more_right(KNOWN, *_arms("content", "sketched", "inputs")),
+    ("K2", "gain"): _more_right(KNOWN, *_arms("nuisance", "sketched", "inputs")),
+    ("K3", "not_less"): _more_right(KNOWN, *_arms("twins", "slice-free", "sketched")),
+    ("K3", "not_more"): _more_right(KNOWN, *_arms("twins", "sketched", "slice-free")),
 }

@@ -34,10 +34,20 @@ def test_the_extra_has_all_that_the_laboratory_and_the_chapters_import():
     assert extra == {DISTRIBUTION.get(name, name) for name in lab.NEEDED}
 
 
+def run_without(packages, code):
+    block = f"import sys; sys.modules.update(dict.fromkeys({packages!r}))"
+    return subprocess.run([sys.executable, "-c", f"{block}; {code}"], capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("package", ["tqdm", "IPython"])
 def test_a_missing_package_says_which_extra_to_install(package):
-    block = f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['reproduce', 'list']"
-    command = [sys.executable, "-c", f"{block}; runpy.run_module('sigreg.lab.reproduce', run_name='__main__')"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_without([package], "import sigreg.lab.notebook")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.endswith(f"ModuleNotFoundError: sigreg.lab needs {package}: pip install 'sigreg[book]'\n")
+
+
+def test_a_bare_machine_trains_and_keeps_records():
+    bare = ["IPython", "matplotlib", "PIL", "seaborn", "sklearn", "torchvision", "tqdm"]
+    done = run_without(bare, "import sigreg.lab.gpu; from sigreg.lab.reproduce import main; main(['list'])")
+    assert done.returncode == 0, done.stderr
+    assert "without_labels_trials" in done.stdout

@@ -8,13 +8,12 @@ from sigreg.lab import rules, verdicts
 from sigreg.lab.judging import unpack
 
 CPU = torch.device("cpu")
-SMALL = {"steps": 150, "batch_size": 128, "seed": 0, "trials": [{"weight": 1.0, "lr": 1e-2}]}
+SMALL = {"steps": 150, "batch_size": 128, "seed": 0, "trials": experiment.TRIALS[:1]}
 
 
 def test_labels_are_told_by_what_the_question_names():
     """The content, unmixed, gives away the label of the content up to the wrong ones, and nothing of the other."""
-    generator = torch.Generator().manual_seed(64)
-    back = torch.linalg.qr(torch.randn(64, 64, generator=generator)).Q.T
+    back = experiment.rotation().T
     for question, part, told in (("content", slice(0, 4), True), ("nuisance", slice(0, 4), False)):
         x, y = experiment.world({"question": question, "seed": 3}, "test", CPU)
         content = (x @ back)[:, part]
@@ -25,9 +24,8 @@ def test_labels_are_told_by_what_the_question_names():
 
 
 def test_views_share_the_content_and_nothing_else():
-    first, second, index, step = next(iter(experiment.Views(SMALL, CPU)))
-    generator = torch.Generator().manual_seed(64)
-    back = torch.linalg.qr(torch.randn(64, 64, generator=generator)).Q.T
+    first, second, index, step = next(iter(experiment.Views(0, 1, 128, CPU)))
+    back = experiment.rotation().T
     a, b = first @ back, second @ back
     torch.testing.assert_close(a[:, :4], b[:, :4], atol=1e-5, rtol=0)
     assert (a[:, 4:] * b[:, 4:]).mean().abs() < 0.05 and len(index) == len(step) == 128

@@ -8,9 +8,10 @@ import pytest
 
 from sigreg.lab import records, reproduce, verdicts
 from sigreg.lab.intervals import Interval
-from sigreg.lab.verdicts import hash_of, judge, rule_hash, state_of, verdict
+from sigreg.lab.rules import hash_of, load_claims, rule_hash
+from sigreg.lab.verdicts import judge, state_of, verdict
 
-CLAIMS = verdicts.load_claims()["claims"]
+CLAIMS = load_claims()["claims"]
 
 
 def toy(core=("a",), beyond=("b",)):

@@ -21,7 +21,7 @@ from sigreg.lab.loop import FeatureStream, ViewStream, fit_on_device
 from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
-SEEDS = {"default": 5, "full": 5}
+SEEDS = {"default": 3, "full": 5}
 
 ALIVE = 0.05  # variance above which a direction counts as alive
 NU_4 = 3 * math.sqrt(2 * math.pi) / 3**2.5
@@ -32,7 +32,8 @@ def units(preset, seeds):
     """One network a seed."""
     full = preset == "full"
     size = {**LARGE, "passes": 5} if full else dict(SMALL)
-    law = {"lambdas": [0.03, 0.1, 0.3, 1.0, 3.0], "widths": [32, 64] if full else [16, 32], "rest": 1000}
+    law = {"lambdas": [0.03, 0.1, 0.3, 1.0, 3.0], "widths": [32, 64] if full else [16, 32]}
+    law["rest"] = 1000 if full else 500
     return [{**size, **law, "method": "sigreg", "lr": 1e-3, "setting": 1.0, "seed": seed} for seed in seeds]
 
 

@@ -1,0 +1,128 @@
+"""Lighter pages: one style sheet and one script a page in place of some twenty, pictures fetched as they come near.
+
+The theme and its extensions each bring files of their own. When the book is built, those that a page names in its head
+are written behind each other into one file, in their order, and the page names that file. Addresses inside a style
+sheet are rewritten. MathJax stays by itself, for only some pages need it; the search page, whose scripts wait for each
+other in their own way, stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+LINK = re.compile(r"[ \t]*<link\b[^>]*>\n?")
+SCRIPT = re.compile(r"[ \t]*<script\b[^>]*></script>\n?")
+ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
+# What others need before the page goes on, and what only some pages need.
+APART = ("documentation_options.js", "mathjax", "design-tabs.js")
+URL = re.compile(r"""url\(\s*(["']?)(?!data:|#|https?:)([^"')]+)\1\s*\)""")
+IMPORT = re.compile(r"""@import\s+(?:url\()?["']?([^"');]+)["']?\)?;""")
+
+
+def file_of(page: Path, address: str) -> Path:
+    return (page.parent / urlsplit(address).path).resolve()
+
+
+def one_style(paths: list[Path], static: Path) -> str:
+    """The style sheets behind each other; what they load is found from `static`."""
+    parts = []
+    for path in paths:
+
+        def moved(match, path=path):
+            address, mark, rest = match[2].partition("?")
+            target = (path.parent / address).resolve().relative_to(static).as_posix()
+            return f'url("{target}{mark}{rest}")'
+
+        text = path.read_text(encoding="utf-8")
+        for address in IMPORT.findall(text):
+            text = text.replace(IMPORT.search(text)[0], one_style([(path.parent / address).resolve()], static), 1)
+        parts.append(re.sub(r"/\*# sourceMappingURL=.*?\*/", "", URL.sub(moved, text)))
+    return "\n".join(parts)
+
+
+def one_script(paths: list[Path]) -> str:
+    """The scripts behind each other, each closed by a semicolon."""
+    parts = [re.sub(r"(?m)^//# sourceMappingURL=.*$", "", path.read_text(encoding="utf-8")) for path in paths]
+    return "\n".join(f"{part.rstrip()}\n;" for part in parts)
+
+
+def keep(static: Path, text: str, ending: str) -> str:
+    """Write a bundle under a name that tells its content; return its address from the root."""
+    name = f"bundle-{hashlib.sha256(text.encode()).hexdigest()[:10]}.{ending}"
+    (static / name).write_text(text, encoding="utf-8")
+    return f"_static/{name}"
+
+
+def local(tags: re.Pattern, text: str, key: str, wanted) -> list[tuple[re.Match, str]]:
+    """The tags of a page that load a file of the book, with its address."""
+    found = []
+    for match in tags.finditer(text):
+        given = dict(ATTRIBUTE.findall(match[0]))
+        if given.get(key) and not urlsplit(given[key]).netloc and wanted(given):
+            found.append((match, given[key]))
+    return found
+
+
+def joined(text: str, tags: list[tuple[re.Match, str]], tag: str) -> str:
+    """Put one tag where the last of several stood: before it the others have been read."""
+    for match, _ in reversed(tags):
+        text = text[: match.start()] + (tag if match is tags[-1][0] else "") + text[match.end() :]
+    return text
+
+
+def lighten(page: Path, root: Path) -> str:
+    """The text of a page with its style sheets and scripts in one file each."""
+    text, static = page.read_text(encoding="utf-8"), (root / "_static").resolve()
+    up = "../" * len(page.relative_to(root).parts[1:])
+    styles = local(LINK, text, "href", lambda given: given.get("rel") == "stylesheet")
+    if styles:
+        bundle = keep(static, one_style([file_of(page, address) for _, address in styles], static), "css")
+        text = joined(text, styles, f'<link rel="stylesheet" href="{up}{bundle}" />\n')
+    scripts = local(SCRIPT, text, "src", lambda given: given.get("type") != "module")
+    scripts = [(match, address) for match, address in scripts if not any(word in address for word in APART)]
+    files = [file_of(page, address) for _, address in scripts]
+    if scripts:
+        bundle = keep(static, one_script(files), "js")
+        text = joined(text, scripts, f'<script defer="defer" src="{up}{bundle}"></script>\n')
+    for match, address in reversed(local(LINK, text, "href", lambda given: given.get("rel") == "preload")):
+        if file_of(page, address) in files:
+            text = text[: match.start()] + text[match.end() :]
+    return text
+
+
+def lazy_pictures(text: str) -> str:
+    """All pictures but the logo and the first of the text are fetched when they come near the screen."""
+    start = text.find("<article")
+    first = text.find("<img ", start) if start >= 0 else -1
+    for match in reversed(list(re.finditer(r"<img (?=([^>]*)>)", text))):
+        if match.start() != first and not re.search("loading=|logo__image", match[1]):
+            text = f'{text[: match.end()]}loading="lazy" {text[match.end() :]}'
+    return text
+
+
+def inline_options(page: Path, text: str) -> str:
+    """The dozen lines of `documentation_options.js` stand in the page; the script of tabs goes where there are none."""
+    for match, address in reversed(local(SCRIPT, text, "src", lambda given: True)):
+        if "documentation_options.js" in address:
+            script = f"<script>{file_of(page, address).read_text(encoding='utf-8').strip()}</script>\n"
+            text = text[: match.start()] + script + text[match.end() :]
+        elif "design-tabs.js" in address and "sd-tab-set" not in text:
+            text = text[: match.start()] + text[match.end() :]
+    return text
+
+
+def finish(app, exception) -> None:
+    if exception is not None or app.builder.format != "html":
+        return
+    root = Path(app.outdir)
+    for page in sorted(root.rglob("*.html")):
+        if "_static" not in page.relative_to(root).parts[:1] and page.name != "search.html":
+            page.write_text(lazy_pictures(inline_options(page, lighten(page, root))), encoding="utf-8")
+
+
+def setup(app):
+    app.connect("build-finished", finish, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

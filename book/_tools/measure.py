@@ -1,0 +1,175 @@
+"""Measure every page of the built book as a reader first sees it, and fail above the limits.
+
+    python book/_tools/measure.py _build/html [--only PART_OF_A_PATH] [--table]
+
+In Chromium at 1300 x 900 px, folds closed: height, share of it that is code, screens and lines of code before the first
+figure, bytes (text gzipped, as web hosts send it) and requests, contrast of captions in light and dark, words of a
+verdict, numbers in a paragraph. Chapters are held to all limits, other pages to those that concern them. ``OWN`` lists
+the pages that cannot meet a limit yet, each with the value that it may not exceed, so that nothing gets worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HERE = Path(__file__).parent
+
+
+def _tool(name: str):
+    """Another tool of this folder; by its path, for Python has a `site` of its own."""
+    spec = importlib.util.spec_from_file_location(f"book_{name}", HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+browser, site = _tool("browser"), _tool("site")
+
+WIDTH, HEIGHT = 1300, 900
+LIMITS = {
+    "height": 20_000,  # px
+    "code": 18,  # per cent of the height
+    "screens": 1.5,  # to the first figure
+    "lines": 40,  # of visible code before it
+    "megabytes": 1.5,
+    "requests": 20,
+    "contrast": 7,  # of captions, at least
+    "verdict": 60,  # words
+    "numbers": 4,  # in a paragraph
+}
+OF_CHAPTERS = ("code", "screens", "lines")
+OWN: dict[str, dict[str, float]] = {}
+
+READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
+MEASURE = r"""() => {
+  const article = document.querySelector('article') || document.body;
+  const seen = e => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0;
+  const top = e => e.getBoundingClientRect().top + scrollY;
+  const tall = list => list.reduce((sum, e) => sum + e.getBoundingClientRect().height, 0);
+  const height = document.documentElement.scrollHeight;
+  const code = [...article.querySelectorAll('.cell_input')].filter(seen);
+  const pictures = 'figure, .cell_output img, .sigreg-player, svg.figure, canvas';
+  const first = [...article.querySelectorAll(pictures)].filter(seen).map(top).sort((a, b) => a - b)[0];
+  const before = code.filter(e => top(e) < first);
+  const kinds =
+    'Definition|Proposition|Theorem|Lemma|Corollary|Algorithm|Exercise|Section|Chapter|Fig(ure|\\.)|[Ii]tem';
+  const named = new RegExp(`(${kinds})s?\\s[\\d.,\\s and]+`, 'g');
+  const plain = e => {
+    const copy = e.cloneNode(true);
+    for (const part of copy.querySelectorAll('.math, mjx-container, a, code, sup, .headerlink')) part.remove();
+    return copy.textContent.replace(named, ' ').replace(/\(\d{4}[a-z]?\)|, \d{4}[);]/g, ' ');
+  };
+  const numbers = e => {
+    const text = plain(e).replace(/(\d)\s*±\s*[\d.]+/g, '$1'); // a number with its error is one
+    return (text.match(/(?<![\w.])[+−-]?\d[\d.,]*%?(?!\w)/g) || []).length;
+  };
+  const elsewhere = 'figcaption, table, nav, .citation, .tableofcontents-wrapper, .provenance, dl.py';
+  const paragraphs = [...article.querySelectorAll('p, li')]
+    .filter(e => !e.querySelector('p, li') && !e.closest(elsewhere))
+    .map(e => [numbers(e), e.textContent.replace(/\s+/g, ' ').trim().slice(0, 70)]).sort((a, b) => b[0] - a[0]);
+  const verdicts = [...article.querySelectorAll('.statement.verdict')].map(e => [...e.querySelectorAll(':scope > p')]
+    .filter(p => !p.matches('.statement-title')).map(p => p.textContent.trim().split(/\s+/).length))
+    .map(words => Math.max(0, ...words));
+  return {
+    height, code: 100 * tall(code) / height,
+    screens: first === undefined ? Infinity : first / innerHeight,
+    lines: before.reduce((sum, e) => sum + e.textContent.trim().split('\n').length, 0),
+    verdict: Math.max(0, ...verdicts), numbers: paragraphs[0]?.[0] || 0,
+    crowded: paragraphs.filter(([n]) => n > 4),
+  };
+}"""
+
+# The contrast of each caption's own words with the ground behind them, the least of all.
+CONTRAST = r"""() => {
+  const parse = text => (text.match(/[\d.]+/g) || []).map(Number);
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const ground = e => {
+    for (let p = e; p; p = p.parentElement) {
+      const c = parse(getComputedStyle(p).backgroundColor);
+      if (c.length === 3 || c[3] === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const captions = [...document.querySelectorAll('article figcaption p, article figcaption')];
+  return captions.filter(e => e.checkVisibility()).map(e => {
+    const style = getComputedStyle(e), [a, b] = [light(parse(style.color)), light(ground(e))].sort((x, y) => y - x);
+    return parse(style.fontWeight)[0] < 400 ? 1 : (a + 0.05) / (b + 0.05);
+  }).reduce((least, v) => Math.min(least, v), 21);
+}"""
+
+
+def look(tab, home: str, root: Path, name: str) -> dict:
+    """Every measure of one page, `{measure: value}`; `crowded` lists its paragraphs with too many numbers."""
+    files: list[str] = []
+    tab.on("response", listen := lambda response: files.append(response.url))
+    tab.goto(f"{home}/{name}", wait_until="load", timeout=120_000)  # a busy machine is no fault of the page
+    tab.evaluate(READY)
+    tab.wait_for_timeout(150)
+    tab.remove_listener("response", listen)
+    found = tab.evaluate(MEASURE)
+    local = [root / urlsplit(url).path.lstrip("/") for url in files if url.startswith(home)]
+    found["requests"] = len(files)
+    found["megabytes"] = sum(site.sent_size(path) for path in local if path.is_file()) / 1e6
+    contrasts = []
+    for theme in ("light", "dark"):
+        tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        contrasts.append(tab.evaluate(CONTRAST))
+    return found | {"contrast": min(contrasts)}
+
+
+def problems(name: str, found: dict) -> list[str]:
+    """What a page has beyond its limits, and what it may now be held to."""
+    lines = []
+    for measure, limit in LIMITS.items():
+        if measure in OF_CHAPTERS and not name.startswith("notebooks/"):
+            continue
+        value, own = found[measure], OWN.get(name, {}).get(measure)
+        least = measure == "contrast"
+        bound = limit if own is None else own
+        if (value < bound) if least else (value > bound):
+            more = f": {found['crowded'][0][1]!r}" if measure == "numbers" else ""
+            lines.append(f"{name}: {measure} is {value:.4g}, the limit is {bound:g}{more}")
+        elif own is not None and ((value >= limit) if least else (value <= limit)):
+            lines.append(f"{name}: {measure} is {value:.4g} and keeps the common limit {limit:g}: take it out of OWN")
+    return lines
+
+
+def measured(root: Path, command: str, only: str = "") -> dict[str, dict]:
+    names = [name for name in browser.pages(root) if only in name]
+    with browser.serve(root) as home, browser.opened(command) as chrome:
+        tab = chrome.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        return {name: look(tab, home, root, name) for name in names}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root", type=Path, nargs="?", default=Path("_build/html"))
+    parser.add_argument("--only", default="", help="measure only pages whose path holds this")
+    parser.add_argument("--table", action="store_true", help="print all measures, and crowded paragraphs")
+    arguments = parser.parse_args()
+    if (command := browser.chromium()) is None:
+        return browser.lacking("the pages are not measured")
+    found = measured(arguments.root, command, arguments.only)
+    if not found:
+        print(f"{arguments.root}: no page to measure")
+        return 1
+    if arguments.table:
+        print(f"{'page':42}" + "".join(f"{measure:>10}" for measure in LIMITS))
+        for name, values in found.items():
+            print(f"{name:42}" + "".join(f"{values[measure]:10.4g}" for measure in LIMITS))
+            for count, text in values["crowded"]:
+                print(f"    {count} numbers: {text}")
+    wrong = [line for name, values in found.items() for line in problems(name, values)]
+    wrong += [f"{name}: in OWN, and no page of the book" for name in OWN if name not in found and not arguments.only]
+    kept = sum(len(values) for values in OWN.values())
+    print(*wrong, f"{len(found)} pages measured, {len(wrong)} problems; {kept} limits are a page's own", sep="\n")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -134,6 +134,8 @@ class _PerView(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad, _):
+        if grad is None:
+            return None, None, None, None, None
         z, directions, slope = ctx.saved_tensors
         grad_z = grad_directions = None
         if ctx.needs_input_grad[0]:

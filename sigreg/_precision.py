@@ -32,7 +32,10 @@ def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
         device = "cpu"
         for value in (*kwargs.values(), *reversed(args)):  # a plain loop: torch 2.4 compiles no next() with a default
             device = value.device.type if isinstance(value, Tensor) else device
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+        device = "cpu" if device == "meta" else device
+        if not torch.is_autocast_enabled(device):  # torch 2.4 exports no program that enters autocast
+            return function(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
     return computed

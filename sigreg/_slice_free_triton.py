@@ -6,6 +6,9 @@ import triton.language as tl
 
 from sigreg._kummer import coefficients
 
+if not hasattr(tl.constexpr, "__getitem__"):
+    raise ImportError("this Triton cannot take coefficients as constants: torch 2.4's; the plain blocks serve instead")
+
 
 def visit(product, mine, others, first, twice, dim, with_slope, dtype):
     """Sums of the kernel over each row of the inner products ``product`` (R, C), which its forces overwrite.

@@ -25,7 +25,7 @@ def visit(turns, directions, knots, step, count, with_slope, group):
     """
     rows, n = turns.shape
     statistic = turns.new_empty(rows)
-    warps = 1 if rows >= 512 else 4  # a warp a row spares the barriers, where there are rows enough
+    warps = min(8, triton.next_power_of_2(max(1, 1024 // rows)))  # one spares the barriers, with rows enough
     entries = _ENTRIES[turns.element_size()]
     block = min(max(triton.next_power_of_2(n), 32), entries * warps)
     settings = {

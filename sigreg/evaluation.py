@@ -150,7 +150,7 @@ def linear_probe(
     """
     train_x, train_y, test_x, test_y = _require_sets(train_x, train_y, test_x, test_y)
     max_iter = require_count("max_iter", max_iter)
-    ridges = sorted({require_weight("ridge", r) for r in (ridge if isinstance(ridge, Sequence) else [ridge])})
+    ridges = sorted({require_weight("ridge", r) for r in (ridge if isinstance(ridge, (list, tuple)) else [ridge])})
     if not ridges:
         raise ValueError("ridge must be a number or several to choose from, got an empty sequence")
     classes = int(train_y.max()) + 1

@@ -119,7 +119,7 @@ def epps_pulley_closed_form(x: Tensor) -> Tensor:
         x: floating (N, M), one sample a column.
 
     Returns:
-        (M,) statistics, in the dtype of ``x``.
+        (M,) statistics, in the dtype of ``x`` (float32 for half precision).
 
     Raises:
         TypeError, ValueError: ``x`` is not a non-empty floating matrix.
@@ -158,7 +158,7 @@ def sigreg_null_mean(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_null_mean(), 4), round(sigreg_null_mean(t_max=math.inf), 4)
     (1.0525, 1.0594)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) - math.sqrt(2 * math.pi / 3)
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -182,7 +182,7 @@ def sigreg_collapse_value(knots: int = 17, t_max: float = 3.0) -> float:
     >>> round(sigreg_collapse_value(), 4), round(sigreg_collapse_value(t_max=math.inf), 4)
     (0.402, 0.4089)
     """
-    if t_max == math.inf:
+    if isinstance(t_max, float) and t_max == math.inf:
         return math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     grid = grid_constants(*_require_grid(knots, t_max))
     gaussian, weight = grid.target[: knots - 1], grid.weight[: knots - 1]
@@ -234,6 +234,10 @@ def random_directions(
         raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
     if device is not None and not isinstance(device, (str, torch.device)):
         raise TypeError(f"device must be a torch.device, a string or None, got {type(device).__name__}")
+    try:
+        device = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must name a device, as 'cpu' or 'cuda:0' do, got {device!r}") from error
     return _unit_rows(num_slices, dim, generator=generator, device=device, dtype=dtype)
 
 
@@ -246,7 +250,7 @@ def _unit_rows(
     dtype: torch.dtype | None,
 ) -> Tensor:
     directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
-    return directions.div_(torch.linalg.vector_norm(directions, dim=1, keepdim=True))
+    return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
 
 
 def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
@@ -482,11 +486,11 @@ def slice_free_sigreg(z: Tensor, *, sync: bool = True, group: ProcessGroup | Non
 # ---------------------------------------------------------------------------------------------------------
 
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 
 
 def backward_in_parts(
-    encode: Callable[[Part], Tensor], parts: Iterable[Part], loss: Callable[[Tensor], Tensor]
+    encode: Callable[[_Part], Tensor], parts: Iterable[_Part], loss: Callable[[Tensor], Tensor]
 ) -> Tensor:
     r"""Back-propagate a loss of the whole batch while only a part of it is in the encoder's memory.
 
@@ -536,6 +540,8 @@ def backward_in_parts(
         for part in parts:
             states.append(_random_state())
             codes.append(encode(part))
+    for code in codes:
+        require_floating("encode(part)", code, range(2, 65), "(..., N, D)")
     sizes = [len(code.movedim(-2, 0)) for code in codes]
     whole = torch.cat(codes, -2).requires_grad_()
     value = loss(whole)
@@ -548,7 +554,10 @@ def backward_in_parts(
     with torch.random.fork_rng(devices):
         for part, state, slope in zip(parts, states, whole.grad.split(sizes, -2), strict=True):
             _set_random_state(state)
-            encode(part).backward(slope)
+            code = encode(part)
+            if not code.requires_grad:
+                raise ValueError("encode gives codes that no parameter has a part in: nothing could learn")
+            code.backward(slope)
     return value.detach()
 
 

@@ -125,12 +125,7 @@ def rate_and_relevance(joint: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
     True
     """
     joint = _require_joint(joint)
-    require_floating(
-        "encoder",
-        encoder,
-        tuple(range(2, max(3, encoder.ndim + 1))) if isinstance(encoder, torch.Tensor) else 2,
-        "(..., X, K)",
-    )
+    _require_numbers("encoder", require_floating("encoder", encoder, range(2, 65), "(..., X, K)"))
     require_distribution("encoder", encoder)
     encoder = encoder.to(joint)
     if encoder.shape[-2] != joint.shape[0]:
@@ -542,8 +537,13 @@ def _default(generator: torch.Generator | None) -> torch.Generator:
 
 
 def _require_joint(joint: Tensor) -> Tensor:
-    require_floating("joint", joint, 2, "(X, Y)")
+    _require_numbers("joint", require_floating("joint", joint, 2, "(X, Y)"))
     return require_distribution("joint", joint, (0, 1))
+
+
+def _require_numbers(name: str, value: Tensor) -> None:
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device, where there are no numbers to look at")
 
 
 def _require_codewords(n_codewords: int | None, n_inputs: int) -> int | None:
@@ -553,7 +553,7 @@ def _require_codewords(n_codewords: int | None, n_inputs: int) -> int | None:
 
 
 def _require_betas(betas: Tensor, name: str = "betas") -> Tensor:
-    require_floating(name, betas, 1, "(B,)")
+    _require_numbers(name, require_floating(name, betas, 1, "(B,)"))
     require_finite(name, betas)
     if not (betas > 0).all():
         raise ValueError(f"{name} must be positive, got {betas.min().item():.3g}")

@@ -163,6 +163,7 @@ def lejepa_loss(
     knots: int = 17,
     t_max: float = 3.0,
     pooled: bool = False,
+    scale: float = 0.0,
     sync: bool = True,
     group: ProcessGroup | None = None,
 ) -> dict[str, Tensor]:
@@ -171,7 +172,10 @@ def lejepa_loss(
     .. math:: (1 - \lambda)\, \frac{1}{V B D} \sum_{v, b} |z_{vb} - c_b|^2 + \lambda\, \mathrm{SIGReg}(z), \qquad
         c_b = \frac{1}{G} \sum_{v \le G} z_{vb}
 
-    over all V views, of which the first G are global. Every view predicts the mean of the global ones.
+    over all V views, of which the first G are global. Every view predicts the mean of the global ones. With ``scale``
+    a term for a start near collapse is added, whose slope does not fade as the codes shrink:
+
+    .. math:: s \,\frac{1}{VD} \sum_{v, d} \bigl[ \bar z_{vd}^2 + (1 - \operatorname{std} z_{vd})^2 \bigr]
 
     Args:
         global_views: (G, B, D) codes.
@@ -182,10 +186,12 @@ def lejepa_loss(
         knots, t_max: the grid of SIGReg.
         pooled: score all views as one sample of V B codes, and not each view apart. Views that agree then double,
             triple, ... the value.
+        scale: s, weight of the scale term; its standard deviation divides by B.
         sync, group: how processes share, see the head of the module.
 
     Returns:
-        Dictionary of scalar tensors: ``"loss"``, ``"invariance"`` (a mean square per coordinate) and ``"sigreg"``.
+        Dictionary of scalar tensors: ``"loss"``, ``"invariance"`` (a mean square per coordinate), ``"sigreg"`` and,
+        where it counts, ``"scale"``.
 
     Raises:
         TypeError, ValueError: codes are not floating (V, B, D) of one batch and width, there are fewer than two views
@@ -193,7 +199,7 @@ def lejepa_loss(
 
     Reference:
         Balestriero and LeCun (2025), arXiv 2511.08544. The mean over coordinates is that of the public
-        implementations.
+        implementations. The scale term is that of Wu, Balestriero and Levine (2026), arXiv 2606.02572.
 
     Derived in:
         Chapter 6, Proposition 6.3.
@@ -209,6 +215,7 @@ def lejepa_loss(
     weight = require_between("weight", weight, 0, 1, closed="[]")
     require_generator("generator", generator)
     require_flag("pooled", pooled)
+    scale = require_weight("scale", scale)
     num_slices = require_count("num_slices", num_slices)
     z = at_least_float32(require_floating("global_views", global_views, 3, "(V, B, D)", empty=shared is not None))
     centre = z.mean(0)
@@ -226,7 +233,13 @@ def lejepa_loss(
     directions = _directions(num_slices, z, generator, shared)
     scored = z.flatten(0, 1) if pooled else z
     value = sliced_sigreg(scored, directions, knots=knots, t_max=t_max, sync=sync, group=group)
-    return {"loss": (1 - weight) * invariance + weight * value, "invariance": invariance, "sigreg": value}
+    found = {"loss": (1 - weight) * invariance + weight * value, "invariance": invariance, "sigreg": value}
+    if scale:
+        everyone = gather_rows(z.movedim(1, 0), shared)[0]  # (B of all, V, D)
+        off = everyone.mean(0).square() + (1 - everyone.std(0, correction=0)).square()
+        found["scale"] = off.mean()
+        found["loss"] = found["loss"] + scale * found["scale"]
+    return found
 
 
 def _directions(

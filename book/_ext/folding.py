@@ -2,9 +2,10 @@
 
 A code cell is *shown* if it defines a function or a class and draws nothing; all others (set-up, imports, checks,
 figures, computed sentences) fold, and their outputs stay. Two tags of a cell overrule that: ``show-input`` for a method
-that is not a function, ``hide-input`` for a function that is only a helper. Proofs of more than a few lines fold, too.
-Above the text stands one switch that shows all code; ``code.js`` remembers it. The figure that the box "In short"
-names is shown under it. Notebooks are left as they are: in Colab and on GitHub everything shows.
+that is not a function, ``hide-input`` for a function that is only a helper. Above the text stands one switch that shows
+all code; ``code.js`` remembers it. Proofs of more than a few lines fold, the list of references, and the rest of a
+section from the line "*For a second reading.*" on. The figure that the box "In short" names is shown under it.
+Notebooks are left as they are: in Colab and on GitHub everything shows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sphinx.addnodes import pending_xref
 
 LONG_PROOF = 45  # words
 DRAWS = re.compile(r"\bplt\.|\bax\.|\baxes\b|\bfigure\b")
+DEEP = "For a second reading."
 SETUP = "sigreg.lab.notebook.start()"
 SWITCH = (
     '<div class="code-switch" hidden><label><input type="checkbox" role="switch"/> Show all code</label>'
@@ -95,6 +97,27 @@ def _ends_proof(node: nodes.Node) -> bool:
     return any(r"\square" in math.astext() for math in node.findall(lambda part: isinstance(part, formulas)))
 
 
+def fold_deep(document: nodes.document) -> None:
+    """Fold the rest of a section from the line "*For a second reading.*" on; that line becomes the words to open it."""
+    for mark in list(document.findall(nodes.paragraph)):
+        if mark.astext().strip() != DEEP or not isinstance(mark.parent, nodes.section):
+            continue
+        section, at = mark.parent, mark.parent.index(mark)
+        opening = f'<details class="fold deep"><summary>{DEEP.rstrip(".")}</summary>'
+        section[at] = _raw(opening, mark.line)
+        section += _raw("</details>", mark.line)
+
+
+def fold_references(document: nodes.document) -> None:
+    """Fold the closing list of sources; its summary counts them."""
+    for section in document.findall(nodes.section):
+        works = [node for node in section.children if isinstance(node, nodes.bullet_list)]
+        if len(section) == 2 and works and section[0].astext() == "References":
+            opening = f'<details class="fold works"><summary>{len(works[0])} works</summary>'
+            section.insert(1, _raw(opening, section.line))
+            section += _raw("</details>", section.line)
+
+
 def add_switch(document: nodes.document) -> None:
     """Put the switch below the line of links under the title."""
     section = next(iter(document.findall(nodes.section)), None)
@@ -135,6 +158,8 @@ def read(app, doctree: nodes.document) -> None:
     if app.env.docname.startswith("notebooks/"):
         show_in_short(doctree)
         fold_proofs(doctree)
+        fold_deep(doctree)
+        fold_references(doctree)
         if fold_code(doctree):
             add_switch(doctree)
 

@@ -1,4 +1,4 @@
-"""Give each page the scripts of the live figures that stand on it, and the grids that they show.
+"""Put into each page the scripts of the live figures that stand on it, and the grids that they show.
 
 A live figure is an ordinary one: a picture with a caption, a number and a description. On the built page a script finds
 it by its name and puts what the reader moves in the picture's place; without scripts, in print and in Colab the picture
@@ -28,13 +28,14 @@ def scripts_of(body: str) -> tuple[list[str], list[str]]:
 
 def add(app, pagename, templatename, context, doctree) -> None:
     names, scripts = scripts_of(context.get("body") or "")
-    for script in scripts:
-        app.add_js_file(f"live/{script}", loading_method="defer", priority=850)
+    folder = Path(app.confdir, "book", "_static", "live")
     for name in names:
-        grid = Path(app.confdir, "book", "_static", "live", f"{name}.json")
+        grid = folder / f"{name}.json"
         if grid.exists():
             text = grid.read_text(encoding="utf-8").strip().replace("<", "\\u003c")
             context["body"] += f'\n<script type="application/json" id="grid-{name}">{text}</script>\n'
+    for script in scripts:  # a few kilobytes, within the page: no request of their own
+        context["body"] += f"\n<script>\n{(folder / script).read_text(encoding='utf-8')}</script>\n"
 
 
 def setup(app):

@@ -11,7 +11,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 
 MOST = 1600  # letters of a section's own text that are kept
-SKIPPED = ".headerlink, .live, .math.long, .findings, .glance, button, nav"
+SKIPPED = ".headerlink, details.hide, .live, .math.long, .findings, .glance, button, nav"
 UNREAD = re.compile(r'<(pre|script|style|svg|table)\b.*?</\1>|src="data:[^"]*"', re.DOTALL)
 SIGNS = {
     "frac": "/", "le": "≤", "ge": "≥", "to": "→", "infty": "∞", "times": "×", "cdot": "·", "mid": "|", "alpha": "α",

@@ -172,7 +172,13 @@ async function boxOf(link) {
     term.append(document.importNode(found, true), document.importNode(found.nextElementSibling, true));
     return term;
   }
-  return document.importNode(found.closest("figure") || found, true);
+  const copy = document.importNode(found.closest("figure") || found, true);
+  if (copy.matches(".claim")) {
+    const verdict = [...copy.querySelectorAll("dt")].find((part) => part.textContent.trim() === "Verdict")?.nextElementSibling;
+    if (verdict) copy.querySelector("dl").before(...verdict.childNodes);
+    for (const part of copy.querySelectorAll("dl, table")) part.remove();
+  }
+  return copy;
 }
 
 // Links out of the book that the list of references knows.
@@ -196,6 +202,14 @@ function still(box) {
     part.removeAttribute("tabindex");
   }
   return box;
+}
+
+// On a page without MathJax short formulas are shown as they would be typed.
+function plainFormulas(box) {
+  for (const formula of box.querySelectorAll(".math")) {
+    const signs = formula.textContent.replace(/\\[()[\]]|[{}]|\\(?:mathrm|mathcal|text)\b/g, "");
+    formula.replaceWith(signs.replace(/\\mid\b/g, "|").replace(/\\([A-Za-z]+)/g, "$1").trim());
+  }
 }
 
 function place(link) {
@@ -225,6 +239,7 @@ async function show(link, hint = "") {
   if (hint) card.append(Object.assign(document.createElement("p"), { className: "hint", textContent: hint }));
   card.hidden = false;
   if (window.MathJax?.typesetPromise) await MathJax.typesetPromise([card]);
+  else plainFormulas(card);
   if (shownFor !== link) return true;
   for (const part of card.querySelectorAll("[tabindex]")) part.removeAttribute("tabindex");
   link.dataset.title = link.title;

@@ -276,6 +276,7 @@ def use_folds(tab) -> list[str]:
     """The Enter key opens each folded block, and closes it again."""
     problems = []
     for fold in tab.query_selector_all("article details"):
+        fold.evaluate("e => { while ((e = e.parentElement.closest('details'))) e.open = true; }")
         states = []
         for _ in range(2):
             fold.query_selector("summary").focus()

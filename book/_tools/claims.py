@@ -62,6 +62,12 @@ A rule should be written before the run that it judges. Each record keeps the ha
 run, and every card says which came first: {}
 """
 
+KNOWN = """### Would the rules notice?
+
+Three questions with answers that need no experiment go through the pipeline of Chapter 6 and through the same rules,
+which were written before the run.
+"""
+
 
 class Chapters:
     """What can be referred to in `notebooks/NN_stem.md`: statements, named figures, sections."""
@@ -154,6 +160,10 @@ def problems(data: dict, chapters: Chapters, records=None) -> list[str]:
                     found.append(f'{name}: {part} "{reference}" does not exist in the chapters')
         if claim.get("rule") and claim.get("reason"):
             found += _problems_of_verdict(claim, chapters, records)
+    for answer in data.get("answers", []):
+        word = judge(answer, None, records).word
+        if word != answer["truth"]:
+            found.append(f'{answer["id"]}: the answer is known to be "{answer["truth"]}", the rule gives "{word}"')
     return found
 
 
@@ -209,6 +219,9 @@ def render(data: dict, chapters: Chapters, records=None) -> str:
     said_of = {state: meaning.rstrip(".") for state, meaning in STATES.items() if state in states}
     counted = [f"*{meaning}*, {states.count(state)} cards" for state, meaning in said_of.items()]
     parts.append(RULES.format("; ".join(counted) + "."))
+    if answers := data.get("answers"):
+        rows = [(answer["claim"], answer["truth"], judge(answer, None, records).word) for answer in answers]
+        parts += [KNOWN, table(("question", "must come out", "comes out"), rows), ""]
     for number, title in data["chapters"].items():
         here = [claim for claim in data["claims"] if claim["chapter"] == number]
         if here:

@@ -1,9 +1,9 @@
 """Plant faults in chapters, one at a time, and see whether the check that should notice turns red.
 
 `book/faults.yml` lists the faults: for a check (an `assert`, by a piece of its line) a fault in plain words, and the
-text to replace, in a function of the package or in a cell of the chapter (the last one at or before the check that holds
-it). A chapter's cells run once; where a fault begins the process forks, and the child runs with the fault from there to
-the check. The fault counts as noticed only if that check fails, and not if anything else goes wrong before.
+text to replace, in a function of the package or in a cell of the chapter (the last one at or before the check that
+holds it). A chapter's cells run once; where a fault begins the process forks, and the child runs with the fault from
+there to the check. The fault counts as noticed only if that check fails, and not if anything else goes wrong before.
 
     python book/_tools/faults.py run               all chapters (minutes each: they are executed), writes book/faults.md
     python book/_tools/faults.py run 02 05         only chapters whose name begins so; the others keep their rows
@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECK = re.compile(r"^\s*(?:assert |torch\.testing\.assert_close\()")
 HEAD = """# Faults that the checks notice
 
-A check that cannot fail proves nothing. For the checks of the chapters, this page lists a fault that was planted, in the
-package or in the chapter's own code, and what happened to the check. *red*: exactly this check failed.
+A check that cannot fail proves nothing. For the checks of the chapters, this page lists a fault that was planted, in
+the package or in the chapter's own code, and what happened to the check. *red*: exactly this check failed.
 The page is made by `python book/_tools/faults.py run`; the faults stand in `book/faults.yml`.
 """
 
@@ -37,8 +37,8 @@ The page is made by `python book/_tools/faults.py run`; the faults stand in `boo
 def cells_of(root, stem):
     """Return the sources of a chapter's code cells."""
     text = (root / f"notebooks/{stem}.md").read_text(encoding="utf-8")
-    return [re.sub(r"^[%!].*$", "pass", cell.source, flags=re.M) for cell in jupytext.reads(text, "md:myst").cells
-            if cell.cell_type == "code"]
+    code = [cell.source for cell in jupytext.reads(text, "md:myst").cells if cell.cell_type == "code"]
+    return [re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M) for source in code]
 
 
 def checks_of(cells):
@@ -73,7 +73,9 @@ def touched(source):
             binds.add(node.name)
         elif isinstance(node, ast.alias):
             binds.add((node.asname or node.name).split(".")[0])
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AugAssign) else None
+        target = node.target if isinstance(node, ast.AugAssign) else None
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             target = node.value.func  # x.append(...) changes x
         while isinstance(target, ast.Attribute | ast.Subscript):

@@ -11,24 +11,14 @@ the pages that cannot meet a limit yet, each with the value that it may not exce
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import gzip
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-HERE = Path(__file__).parent
+import browser
 
-
-def _tool(name: str):
-    """Another tool of this folder; by its path, for Python has a `site` of its own."""
-    spec = importlib.util.spec_from_file_location(f"book_{name}", HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-browser, site = _tool("browser"), _tool("site")
-
+TEXT_FILES = {".html", ".css", ".js", ".svg", ".json", ".txt"}  # web hosts send these gzipped
 WIDTH, HEIGHT = 1300, 900
 LIMITS = {
     "height": 20_000,  # px
@@ -42,7 +32,17 @@ LIMITS = {
     "numbers": 4,  # in a paragraph
 }
 OF_CHAPTERS = ("code", "screens", "lines")
-OWN: dict[str, dict[str, float]] = {}
+OWN: dict[str, dict[str, float]] = {
+    "book/api_lab.html": {"height": 58_000, "numbers": 13},
+    "book/claims.html": {"numbers": 8},
+    "notebooks/01b_thresholds.html": {"numbers": 6},
+    "notebooks/02_transform_chain.html": {"requests": 21, "numbers": 8},
+    "notebooks/03_conditional_bottleneck.html": {"requests": 22, "numbers": 18},
+    "notebooks/05_semi_supervised.html": {"requests": 23, "numbers": 16},
+    "notebooks/06_self_supervised.html": {"requests": 23, "numbers": 17},
+    "notebooks/07_vicreg_information.html": {"requests": 23, "numbers": 17},
+    "notebooks/08_information_maximization.html": {"requests": 24, "numbers": 7},
+}
 
 READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
 MEASURE = r"""() => {
@@ -103,6 +103,11 @@ CONTRAST = r"""() => {
 }"""
 
 
+def sent(path: Path) -> int:
+    """Bytes on the wire."""
+    return len(gzip.compress(path.read_bytes(), 6)) if path.suffix in TEXT_FILES else path.stat().st_size
+
+
 def look(tab, home: str, root: Path, name: str) -> dict:
     """Every measure of one page, `{measure: value}`; `crowded` lists its paragraphs with too many numbers."""
     files: list[str] = []
@@ -114,7 +119,7 @@ def look(tab, home: str, root: Path, name: str) -> dict:
     found = tab.evaluate(MEASURE)
     local = [root / urlsplit(url).path.lstrip("/") for url in files if url.startswith(home)]
     found["requests"] = len(files)
-    found["megabytes"] = sum(site.sent_size(path) for path in local if path.is_file()) / 1e6
+    found["megabytes"] = sum(sent(path) for path in local if path.is_file()) / 1e6
     contrasts = []
     for theme in ("light", "dark"):
         tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
@@ -122,20 +127,22 @@ def look(tab, home: str, root: Path, name: str) -> dict:
     return found | {"contrast": min(contrasts)}
 
 
+def keeps(found: dict, measure: str, bound: float | None = None) -> bool:
+    """Is a measure within the common limit, or another?"""
+    bound = LIMITS[measure] if bound is None else bound
+    return found[measure] >= bound if measure == "contrast" else found[measure] <= bound
+
+
 def problems(name: str, found: dict) -> list[str]:
-    """What a page has beyond its limits, and what it may now be held to."""
+    """What a page has beyond its limits."""
     lines = []
     for measure, limit in LIMITS.items():
         if measure in OF_CHAPTERS and not name.startswith("notebooks/"):
             continue
-        value, own = found[measure], OWN.get(name, {}).get(measure)
-        least = measure == "contrast"
-        bound = limit if own is None else own
-        if (value < bound) if least else (value > bound):
+        bound = OWN.get(name, {}).get(measure, limit)
+        if not keeps(found, measure, bound):
             more = f": {found['crowded'][0][1]!r}" if measure == "numbers" else ""
-            lines.append(f"{name}: {measure} is {value:.4g}, the limit is {bound:g}{more}")
-        elif own is not None and ((value >= limit) if least else (value <= limit)):
-            lines.append(f"{name}: {measure} is {value:.4g} and keeps the common limit {limit:g}: take it out of OWN")
+            lines.append(f"{name}: {measure} is {found[measure]:.4g}, the limit is {bound:g}{more}")
     return lines
 
 
@@ -166,8 +173,12 @@ def main() -> int:
                 print(f"    {count} numbers: {text}")
     wrong = [line for name, values in found.items() for line in problems(name, values)]
     wrong += [f"{name}: in OWN, and no page of the book" for name in OWN if name not in found and not arguments.only]
+    loose = [
+        f"{name}, {measure}" for name in OWN if name in found for measure in OWN[name] if keeps(found[name], measure)
+    ]
+    print(*wrong, *(f"note: {place} keeps the common limit now: take it out of OWN" for place in loose), sep="\n")
     kept = sum(len(values) for values in OWN.values())
-    print(*wrong, f"{len(found)} pages measured, {len(wrong)} problems; {kept} limits are a page's own", sep="\n")
+    print(f"{len(found)} pages measured, {len(wrong)} problems; {kept} limits are a page's own")
     return bool(wrong)
 
 

@@ -205,3 +205,10 @@ def test_margins_of_accuracies_are_half_a_point(data, chapters):
     data["claims"][0]["rule"]["core"][0] = {"id": "gap", "what": "gap", "better": 0.1}
     found = claims.problems(data, chapters)
     assert "P1: test gap has the margin 0.1; accuracies have 0.5 points" in found
+
+
+def test_a_known_answer_that_does_not_come_out_is_noticed(data, chapters):
+    data["answers"][0]["truth"] = "not confirmed"
+    noticed = 'K1: the answer is known to be "not confirmed", the rule gives "confirmed"'
+    assert noticed in claims.problems(data, chapters)
+    assert "Would the rules notice?" in claims.render(data, chapters)

@@ -40,7 +40,7 @@ def test_a_cell_that_is_a_method_shows(source, tags, shown):
 def page(tmp_path, monkeypatch, text, cells):
     monkeypatch.syspath_prepend(str(EXTENSIONS))
     source = tmp_path / "source"
-    (source / "notebooks").mkdir(parents=True)
+    (source / "notebooks").mkdir(parents=True, exist_ok=True)
     (source / "index.md").write_text("# Book\n\n```{toctree}\nnotebooks/01_one\n```\n")
     out = [{"output_type": "stream", "name": "stdout", "text": "what it printed"}]
     code = [
@@ -89,7 +89,7 @@ def test_inputs_fold_and_outputs_stay(tmp_path, monkeypatch):
     assert html.count('<details class="plumbing">') == 2 and html.count("<summary>Set-up</summary>") == 1
     outside = re.sub(r'<details class="plumbing">.*?</details>', "", html, flags=re.DOTALL)
     assert outside.count("what it printed") == 3  # all but that of the set-up
-    assert html.index("code-switch") > html.index("Chapter 1 of a book") and "code.js" in html
+    assert html.index("code-switch") > html.index("of a book") and "code.js" in html
 
 
 def test_long_proofs_fold_and_short_ones_stand(tmp_path, monkeypatch):
@@ -101,3 +101,26 @@ def test_long_proofs_fold_and_short_ones_stand(tmp_path, monkeypatch):
     assert html.count("<em>Proof.</em>") == 1  # the short one, as it was written
     inside = html.split('<details class="fold proof">')[1].split("</details>")[0]
     assert "It is so because" in inside and "<em>Proof" not in inside and "Then more" not in inside
+
+
+def test_what_is_for_a_second_reading_folds_and_so_do_references(tmp_path, monkeypatch):
+    text = (
+        "## 1.1 Deep\n\nFirst.\n\n*For a second reading.*\n\nHidden.\n\n### Within\n\nToo.\n\n"
+        "## 1.2 Next\n\nShown.\n\n## References\n\n* One.\n* Two.\n"
+    )
+    html = page(tmp_path, monkeypatch, text, [])
+    before, deep = html.split('<details class="fold deep"><summary>For a second reading</summary>')
+    inside, rest = deep.split("</details>", 1)
+    assert "First." in before and "Hidden." in inside and "Too." in inside and "Shown." in rest
+    assert '<details class="fold works"><summary>2 works</summary>' in rest
+
+
+def test_the_figure_of_in_short_stands_under_it(tmp_path, monkeypatch):
+    figure = "```{figure} a.png\n:name: fig-curve\n:alt: a curve\n\nA curve.\n```"
+    text = f"> **In short.** It works. [The curve.](#fig-curve)\n\n{figure}"
+    (tmp_path / "source/notebooks").mkdir(parents=True)
+    (tmp_path / "source/notebooks/a.png").write_bytes(b"\x89PNG")
+    html = page(tmp_path, monkeypatch, text, [("x = 1", [])])
+    small, rest = html.split('<figure class="in-short">')[1].split("</figure>", 1)
+    assert 'alt="a curve"' in small and 'href="#fig-curve"' in small and "The curve." in small
+    assert html.index("It works.") < html.index('class="in-short"') and 'id="fig-curve"' in rest

@@ -1,6 +1,7 @@
 """Every snippet of book/use_sigreg.md runs, in order, and does what the page says."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -49,10 +50,34 @@ def test_snippets_run_in_order(capsys, monkeypatch, tmp_path):
     assert (z[0] - z[1]).square().mean() < 0.5 * z[0].var(0).mean()  # and the views agree
     each, together = (float(x) for x in re.search(r"each step: ([\d.]+), all together: ([\d.]+)", printed).groups())
     assert each < 2 < together  # collapse in time shows in one reading only
+    alone, helped = map(int, re.search(r"steps out of collapse: (\d+) alone, (\d+) with", printed).groups())
+    assert helped < alone / 3
     assert "['loss', 'sigreg', 'views']" not in printed and "['invariance', 'loss', 'sigreg', 'views']" in printed
     if importlib.util.find_spec("transformers"):
         assert page["trainer_class"]().compute_loss
     assert not list(tmp_path.iterdir())  # no snippet left a file
+
+
+def speed_rows():
+    """The table of speed and memory, from the stored measurements: the processor first, then each card."""
+    stored = json.loads((ROOT / "benchmarks/results/gaussian_regularization.json").read_text())
+    rows = []
+    for record in sorted(stored["records"], key=lambda record: record["device"] != "cpu"):
+        if record["allocator"] == "default":
+            where, how = ("CPU", "") if record["device"] == "cpu" else (record["device"].split()[1], " captured")
+            times = [record["milliseconds"][name + how]["median"] for name in ("sigreg", "lightly")]
+            memory = [record["peak_extra_megabytes"][name] for name in ("sigreg", "lightly")]
+            cells = " | ".join(f"{number:.2g}" if number < 100 else f"{number:.0f}" for number in times + memory)
+            rows.append(f"| {where} | {', '.join(str(record[key]) for key in 'NDM')} | {cells} |")
+    return rows, stored["environment"]["cpu"]
+
+
+def test_speed_is_what_was_measured():
+    section = TEXT.split("## How fast it is", 1)[1].split("\n## ", 1)[0]
+    rows, processor = speed_rows()
+    shown = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert shown == rows, "the table is now\n" + "\n".join(rows)
+    assert processor["simd"] == "AVX512" and processor["threads"] == 2  # as the page says
 
 
 def values_of(command, folder, **environment):

@@ -73,7 +73,7 @@ def test_the_workflows_do_what_they_are_for(path):
         "ci": (["push", "pull_request"], ["make PYTHON=python book", "make PYTHON=python test", "lowest-direct"]),
         "colab": (["schedule"], ["make PYTHON=python colab"]),
         "sphinx": (["schedule"], ["make PYTHON=python sphinx"]),
-        "release": (["push"], ["python -m build", "twine check --strict", "tests/sigreg", "pypa/gh-action-pypi-publish"]),
+        "release": (["push"], ["python -m build", "twine check", "tests/sigreg", "pypa/gh-action-pypi-publish"]),
         "links": (["schedule"], ["make PYTHON=python links", "continue-on-error: true"]),
     }
     events, parts = wanted[path.stem]

@@ -56,3 +56,36 @@ def test_units_name_what_they_depend_on_and_run():
     entry = {"unit": unit, "result": first}
     flat = table({"units": [entry]})
     assert flat.beta.tolist() == [0.1, 1.0] and set(flat.method) == {"vib"} and set(flat.part) == {"random_labels"}
+
+
+def wide_network():
+    """Means that are the first pixels, unit deviations, and a decoder that reads them off."""
+    network = BottleneckClassifier(in_features=784, hidden=(), latent_dim=2, num_classes=2)
+    with torch.no_grad():
+        network.encoder.network[0].weight.zero_()
+        network.encoder.network[0].bias.zero_()
+        network.encoder.network[0].weight[:2, :2] = torch.eye(2)
+        network.encoder.network[0].bias[2:] = -2.0
+        network.decoder.weight.copy_(torch.eye(2))
+        network.decoder.bias.zero_()
+    return network
+
+
+def test_codes_are_drawn_around_their_means_with_their_deviations():
+    images, labels = torch.zeros(4000, 784), torch.zeros(4000, dtype=torch.long)
+    with torch.no_grad():
+        mean, log_std, draws, _, _ = experiment._predict(wide_network(), images, labels, seed=0)
+    assert mean.abs().max() == 0
+    assert draws.std().item() == pytest.approx(log_std.exp().mean().item(), rel=0.02)
+
+
+def test_noise_that_stands_outside_has_the_range_of_the_images(monkeypatch):
+    """In pixels of [-3, 1] uniform noise is as likely above as below -1."""
+    seen, network = [], wide_network()
+    images = torch.where(torch.rand(4000, 1, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.5, -3.0, 1.0)
+    monkeypatch.setattr(network.encoder, "forward", lambda x: seen.append(x) or (x[:, :2], x[:, :2] - x[:, :2] - 2))
+    found = experiment.ood_auroc(network, images, seed=0)
+    assert all(0 <= value <= 1 for value in found.values())
+    noise = seen[-1]
+    assert noise.min() >= -3 and noise.max() <= 1 and noise.mean().item() == pytest.approx(-1, abs=0.02)
+    assert noise.std().item() == pytest.approx(4 / math.sqrt(12), rel=0.02)

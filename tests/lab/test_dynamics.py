@@ -152,3 +152,16 @@ def test_whitened_flow_raises_the_sum_of_squared_correlations(generator):
     torch.testing.assert_close(found, torch.tensor([0.9, 0.6], dtype=F64), atol=0.02, rtol=0)
     with pytest.raises(ValueError, match="predictor must be None"):
         dynamics.train_linear(a, RHO, stop_gradient=True, predictor="guess", regularizer=False)
+
+
+@pytest.mark.parametrize("predictor", [None, "learned"])
+def test_decay_shrinks_what_the_loss_leaves_alone(predictor):
+    """With views that know nothing of each other and codes of almost no size, the decay alone is at work."""
+    a, none = 1e-6 * torch.eye(2, 3, dtype=F64), torch.zeros(3, dtype=F64)
+    settings = {"stop_gradient": True, "regularizer": False, "lr": 0.1, "steps": 20}
+    run = dynamics.train_linear(a, none, predictor=predictor, decay=0.5, **settings)
+    if predictor is None:  # z - z' pulls as well: by rho - 1 = -1
+        torch.testing.assert_close(run.encoder, (1 - 0.1 * 1.5) ** 20 * a)
+    else:  # the pull is p^T p, with p = (1 - lr speed decay)^k: gone after two steps
+        kept = torch.tensor([1 - 0.1 * (0.5 + (1 - 0.5) ** (2 * k)) for k in range(20)], dtype=F64).prod()
+        torch.testing.assert_close(run.encoder, kept * a, rtol=1e-6, atol=0)

@@ -1,4 +1,4 @@
-"""The look of the figures, the geometry of the planes, and intervals."""
+"""The look of the figures and the geometry of the planes."""
 
 import io
 import itertools
@@ -14,10 +14,9 @@ import pytest
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
-from scipy import stats
 
 from sigreg.lab import figures
-from sigreg.lab.figures import COLORS, information_plane, interval, label_line, ternary_axes, to_ternary
+from sigreg.lab.figures import COLORS, information_plane, label_line, ternary_axes, to_ternary
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_ternary_axes_name_the_corners_and_hold_the_triangle():
         ternary_axes(ax, ["a", "b"])
 
 
-# Labels and intervals ------------------------------------------------------------------------------------------------
+# Labels --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_line_is_labelled_at_its_right_end_or_where_asked():
@@ -203,33 +202,3 @@ def test_a_line_is_labelled_at_its_right_end_or_where_asked():
         label_line(ax, line, x=3)
     with pytest.raises(ValueError, match="no finite point"):
         label_line(ax, ax.plot([np.nan], [1])[0])
-
-
-def test_the_interval_is_that_of_the_t_test(rng):
-    values = rng.normal(3, 2, (6, 4))
-    for level in (0.5, 0.95, 0.99):
-        found = interval(values, level)
-        expected = stats.ttest_1samp(values, 0).confidence_interval(level)
-        np.testing.assert_allclose(found.mean, values.mean(0))
-        np.testing.assert_allclose(found.low, expected.low)
-        np.testing.assert_allclose(found.high, expected.high)
-    np.testing.assert_allclose(interval(torch.tensor(values)).low, interval(values).low)
-    np.testing.assert_allclose(interval(5 - 2 * values).low, 5 - 2 * interval(values).high)
-
-
-def test_the_interval_covers_as_often_as_it_says(rng):
-    found = interval(rng.normal(size=(4, 20_000)))
-    covered = ((found.low < 0) & (0 < found.high)).mean()
-    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 20_000)
-
-
-@pytest.mark.parametrize(
-    "values, level, match",
-    [
-        ([1.0], 0.95, "two or more"), (3.0, 0.95, "two or more"), ([], 0.95, "two or more"),
-        ([1.0, float("nan")], 0.95, "NaN"), ([1.0, 2.0], 1.0, "level"), ([1.0, 2.0], 95, "level"),
-    ],
-)
-def test_an_interval_of_nothing_is_refused(values, level, match):
-    with pytest.raises(ValueError, match=match):
-        interval(values, level)

@@ -12,6 +12,7 @@ from sigreg.lab.models import (
     GaussianEncoder,
     SharedBatchNorm,
     ViewNetwork,
+    mlp,
     refresh_norms,
 )
 
@@ -94,5 +95,7 @@ def test_shared_batch_norm_alone_is_torchs():
 def test_bad_models_are_named():
     with pytest.raises(ValueError, match="read"):
         small_network(dim=3, read=4)
+    with pytest.raises(ValueError, match="widths must name at least input and output"):
+        mlp((3,))
     with pytest.raises(TypeError, match="images"):
         refresh_norms(small_network(), torch.zeros(2, 1, 28, 28, dtype=torch.long))

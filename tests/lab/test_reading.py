@@ -97,3 +97,13 @@ def test_tuning_prefers_the_most_accurate_and_the_first_of_equals():
     assert reading.tuned(found) == {"vicreg": 2.0}
     final = found[found.part == "final"]
     assert reading.paired(final, {"method": "vicreg"}, {"method": "sigreg"}) == pytest.approx([0.1, 0.15])
+
+
+def test_rejections_of_all_seeds_count_together_with_laplaces_error():
+    entries = [
+        {"unit": {"N": 8, "D": 2, "replicates": 10, "seed": s}, "result": {"rejections": {"cube": {"max": k}}}}
+        for s, k in ((0, 0), (1, 3))
+    ]
+    rate, error = reading.rejection_rates({"units": entries}).loc[8, 2, "cube", "max"]
+    assert rate == 3 / 20
+    assert error == pytest.approx(math.sqrt(4 / 22 * 18 / 22 / 20))

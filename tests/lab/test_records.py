@@ -158,3 +158,16 @@ def test_stored_records_are_complete(name):
         assert run["commit"] and run["device"] and run["date"] and run["versions"]["torch"]
         assert run["dirty"] is False
     assert records.describe(record).startswith(f"{name}: preset ")
+
+
+def test_an_installed_wheel_tells_its_commit(tmp_path, monkeypatch):
+    """What pip notes of a repository that it installed from; it is clean, for pip made it from a commit."""
+
+    class Distribution:
+        def read_text(self, name):
+            return '{"vcs_info": {"commit_id": "abc"}}'
+
+    monkeypatch.setattr(records, "PACKAGE", tmp_path / "sigreg")
+    monkeypatch.delenv("SIGREG_COMMIT", raising=False)
+    monkeypatch.setattr(records.importlib.metadata, "distribution", lambda name: Distribution())
+    assert records._commit([]) == ("abc", False)

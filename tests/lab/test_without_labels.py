@@ -1,33 +1,9 @@
-"""The study of equal trials: as many for each method, and the best of them is what runs."""
+"""The comparison without labels: every method trains, a copy follows, and what is kept is judged."""
 
 import torch
 
 from sigreg.lab.experiments import without_labels as study
-from sigreg.lab.experiments import without_labels_trials as trials
 from sigreg.lab.gpu import TINY
-from sigreg.lab.records import save_record
-
-
-def test_every_method_has_equal_trials_on_other_images_than_the_test_set():
-    units = trials.units("full", range(1))
-    counts = {method: sum(u["method"] == method for u in units) for method in study.GRID}
-    assert set(counts.values()) == {6}
-    assert len({u["passes"] for u in units}) == len({u["seed"] for u in units}) == 1
-
-
-def test_the_best_trial_is_what_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("SIGREG_RECORDS", str(tmp_path))
-    entries = [
-        {"unit": u, "result": {"held_out": 0.9 if (u["lr"], u["setting"]) == (3e-3, 5.0) else 0.8}, "seconds": 1}
-        for u in trials.units("default", range(1))
-    ]
-    provenance = {"preset": "default", "seeds": 1, "runs": []}
-    save_record({"name": "without_labels_trials", "description": "", "provenance": provenance, "units": entries})
-    best = study.tuned("default")
-    assert best["vicreg"] == {"lr": 3e-3, "setting": 5.0, "trials": 6}
-    assert study.tuned("full")["vicreg"]["trials"] == 0  # trials of another size say nothing
-    (unit,) = [u for u in study.units("default", range(1)) if u["method"] == "vicreg"]
-    assert unit["setting"] == 5.0
 
 
 def test_every_method_trains_and_its_copy_follows():

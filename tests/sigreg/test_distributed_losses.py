@@ -75,6 +75,9 @@ CASES = {
     "lejepa": lambda z, y, x, **s: self_supervised.lejepa_loss(
         z.transpose(0, 1), z[:, :1].transpose(0, 1).sin(), weight=0.3, num_slices=8, **s
     )["loss"],
+    "lejepa with scale": lambda z, y, x, **s: self_supervised.lejepa_loss(
+        z.transpose(0, 1), weight=0.3, num_slices=8, scale=0.7, **s
+    )["loss"],
     "lejepa pooled": lambda z, y, x, **s: self_supervised.lejepa_loss(
         z.transpose(0, 1), weight=0.3, num_slices=8, pooled=True, **s
     )["loss"],

@@ -448,3 +448,17 @@ def test_two_processes_score_the_batch_of_both(tmp_path):
             worker.kill()
     for rank, (worker, output) in enumerate(zip(workers, outputs, strict=True)):
         assert worker.returncode == 0 and f"rank {rank} done" in output, output
+
+
+def test_a_batch_in_parts_says_what_it_cannot_do():
+    parts, net = gaussian(16, 3).split(8), torch.nn.Linear(3, 2).double()
+    for encode, loss, says in (
+        (net.requires_grad_(False), SIGReg(4), "no parameter has a part in"),
+        (lambda part: 3.0, SIGReg(4), r"encode\(part\) must be a torch.Tensor"),
+        (net, lambda z: {"loss": z.mean()}, "loss must return a scalar tensor"),
+        (net, lambda z: z.detach().mean().requires_grad_(), "loss must depend on the codes"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=says):
+            backward_in_parts(encode, parts, loss)
+    with pytest.raises(ValueError, match="device must name a device"):
+        random_directions(4, 3, device="many")

@@ -65,12 +65,20 @@ def sigreg(z):
     return sliced_sigreg(z, DIRECTIONS)
 
 
+def without_n(z):
+    """The older statistic of eb_jepa: no factor N."""
+    return sigreg(z) / N
+
+
 CONVERSIONS = {  # a loss with the weight lam, and r: the weight of SIGReg over that of the mean square per coordinate
     "lejepa_loss": (lambda z, lam: lejepa_loss(z, None, seeded(), weight=lam, num_slices=16)["loss"],
                     lambda lam: lam / (1 - lam)),
     "view_prediction_loss": (lambda z, lam: view_prediction_loss(z, seeded(), weight=lam, sigma=0.3, num_slices=16)[
         "loss"], lambda lam: lam * 0.3**2 * (2 - 1) / (2 * D)),
-    "eb_jepa": (lambda z, lam: (z[0] - z[1]).square().mean() + lam * sigreg(z), lambda lam: lam / 4),
+    "eb_jepa, newer": (lambda z, lam: (z[0] - z[1]).square().mean() + lam * sigreg(z), lambda lam: lam / 4),
+    "eb_jepa, older": (
+        lambda z, lam: (z[0] - z[1]).square().mean() + 10 * without_n(z), lambda lam: 10 / (4 * N)  # 10 is its default
+    ),
     "paper": (lambda z, lam: (1 - lam) * (z - z.mean(0)).square().sum(-1).mean() + lam * sigreg(z),
               lambda lam: lam / ((1 - lam) * D)),
 }  # fmt: skip
@@ -99,3 +107,46 @@ def test_one_view_alone_is_refused_and_a_weight_above_one():
         lejepa_loss(views(1))
     with pytest.raises(ValueError, match=r"weight must lie in \[0, 1\], got 1.5"):
         lejepa_loss(views(2), weight=1.5)
+
+
+# ---------------------------------------------------------------- out of collapse
+
+
+def test_the_scale_term_is_lightlys():
+    visreg = pytest.importorskip("lightly.loss.visreg_loss")
+    z = views(2)
+    found = lejepa_loss(z, None, seeded(), num_slices=16, scale=0.7)
+    torch.testing.assert_close(found["scale"], visreg.visreg_center_loss(z) + visreg.visreg_scale_loss(z))
+    without = lejepa_loss(z, None, seeded(), num_slices=16)
+    torch.testing.assert_close(found["loss"], without["loss"] + 0.7 * found["scale"])
+    assert "scale" not in without
+
+
+def steps_out_of_collapse(scale, spread):
+    """Steps of plain gradient descent on the codes' linear map until a spread of ``spread`` has become one half."""
+    x = torch.randn(128, 8, generator=seeded(), dtype=torch.float64)
+    generator = seeded()
+    weight = (spread * torch.eye(8, D, dtype=torch.float64)).requires_grad_()
+    for step in range(400):
+        noise = 0.1 * torch.randn(2, 128, 8, generator=generator, dtype=torch.float64)
+        z = (x + noise) @ weight
+        if z.std(1).mean() > 0.5:
+            return step
+        loss = lejepa_loss(z, None, generator, num_slices=16, scale=scale)["loss"]
+        (slope,) = torch.autograd.grad(loss, weight)
+        weight = (weight - 0.1 * slope).detach().requires_grad_()
+    return 400
+
+
+def test_the_scale_term_leads_out_of_collapse_in_the_same_time_from_any_depth():
+    """SIGReg alone needs as many steps again for each factor that the codes have shrunk by."""
+    alone = [steps_out_of_collapse(0.0, spread) for spread in (1e-2, 1e-4, 1e-6)]
+    helped = [steps_out_of_collapse(1.0, spread) for spread in (1e-2, 1e-4, 1e-6)]
+    assert alone[0] < alone[1] < alone[2] < 400
+    assert max(helped) - min(helped) <= 2 and max(helped) < alone[2] / 2, (alone, helped)
+
+
+def test_exact_collapse_has_no_slope_that_is_not_a_number():
+    z = torch.ones(2, 16, 3, requires_grad=True)
+    lejepa_loss(z, num_slices=8, scale=1.0)["loss"].backward()
+    assert z.grad.isfinite().all()

@@ -85,7 +85,7 @@ def test_compile_breaks_its_graph_where_processes_share(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(torch.library, "opcheck"), reason="torch is older than the operations checked")
 def test_compiled_operations_keep_their_promises():
     for z in (gaussian(2, 5, 4).requires_grad_(), gaussian(1, 5, 4).bfloat16()):
-        torch.library.opcheck(_sliced.compiled_sliced, (z, z.requires_grad, directions_for(3, 4), 17, 3.0))
+        torch.library.opcheck(_sliced.compiled_sliced, (z, z.requires_grad, directions_for(3, 4), False, 17, 3.0))
         torch.library.opcheck(_slice_free.compiled_slice_free, (z, z.requires_grad))
 
 

@@ -122,6 +122,8 @@ def test_variance_between_does_not_see_rotation_scale_or_shift():
         (lambda: sigreg_weight(3, 0), "count"),
         (lambda: sigreg_weight(3, 10, -1.0), "nats"),
         (lambda: class_sigreg(torch.zeros(3, 2), torch.ones(4, 1), 1.0, torch.eye(2)), "responsibilities"),
+        (lambda: class_sigreg(torch.zeros(2, 2), torch.tensor([[-1.0, 2], [1, 0]]), 1.0, torch.eye(2)), "responsib"),
+        (lambda: class_sigreg(torch.zeros(2, 2), torch.tensor([[0.0, 0], [1, 0]]), 1.0, torch.eye(2)), "responsib"),
         (lambda: class_sigreg(torch.zeros(3, 2), torch.ones(3, 1), 0.0, torch.eye(2)), "scale"),
         (lambda: consistency_loss(torch.zeros(3, 2), torch.zeros(2, 2)), "shape"),
         (lambda: consistency_loss(torch.zeros(3, 2), torch.zeros(3, 2), 1.0), "threshold"),

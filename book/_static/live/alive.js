@@ -67,13 +67,18 @@ live.figure("fig-sigreg-alive", (box) => {
   function reshape(shape) {
     z = sigreg.cloud(SHAPES[shape], POINTS, 2, sigreg.makeRandom(++drawn));
     go(false);
-    show();
+    measure();
   }
 
   // Drawing ------------------------------------------------------------------------------------------------
 
+  let total = 0; // of the cloud as it is
+  function measure() {
+    total = sigreg.slicedSigreg(z, directions, 2);
+    show();
+  }
+
   function show() {
-    const total = sigreg.slicedSigreg(z, directions, 2, { gradient });
     const a = [Math.cos((Math.PI * degrees) / 180), Math.sin((Math.PI * degrees) / 180)];
     for (let i = 0; i < POINTS; i++) shadow[i] = a[0] * z[2 * i] + a[1] * z[2 * i + 1];
     const here = sigreg.eppsPulley(shadow, { real, imaginary });
@@ -91,7 +96,7 @@ live.figure("fig-sigreg-alive", (box) => {
         { line: points(imaginary), tone: "amber", faint: true },
         { line: points(real), tone: "blue" },
         { text: "a Gaussian's", at: [0.62, 0.93], tone: "grey" },
-        { text: "its imaginary part", at: [t[5], Math.min(0.75, Math.max(imaginary[5], imaginary[9]) + 0.08)], tone: "amber" },
+        { text: "faint: its imaginary part", at: [0.15, -0.68], tone: "amber" },
         { text: `this shadow's: T = ${here.toFixed(here < 10 ? 2 : 0)}`, at: [0.15, -0.9], tone: "blue" },
       ],
     });
@@ -172,10 +177,9 @@ live.figure("fig-sigreg-alive", (box) => {
       if (descending) {
         const before = sigreg.slicedSigreg(z, directions, 2, { gradient });
         for (let i = 0; i < z.length; i++) z[i] -= 0.25 * gradient[i];
-        if (before >= healthy && sigreg.slicedSigreg(z, directions, 2) < healthy) go(false); // press again to go on
-        else if (before < 0.02) go(false);
-      }
-      show();
+        measure();
+        if ((before >= healthy && total < healthy) || total < 0.02) go(false); // press again to go on
+      } else show();
       step();
     });
   }
@@ -218,7 +222,7 @@ live.figure("fig-sigreg-alive", (box) => {
     const { x, y } = where(event);
     drag(x - brush.x, y - brush.y);
     brush = { x, y, held: true };
-    show();
+    measure();
   });
   for (const end of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(end, () => {
@@ -234,7 +238,7 @@ live.figure("fig-sigreg-alive", (box) => {
     if (event.shiftKey) drag(dx, dy);
     brush.x = Math.min(REACH, Math.max(-REACH, brush.x + dx));
     brush.y = Math.min(REACH, Math.max(-REACH, brush.y + dy));
-    show();
+    measure();
   });
   for (const event of ["focus", "blur"]) {
     canvas.addEventListener(event, () => {

@@ -12,7 +12,6 @@ Derived in: Chapter 3, sections 3.7 to 3.9.
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 
 from sigreg.conditional_bottleneck import held_out_information, pointwise_rate
 from sigreg.lab.batches import Minibatches
@@ -54,6 +53,14 @@ def units(preset, seeds):
             betas = [0.0, 0.03, 0.3]
             found.append({"part": "random_labels", "method": method, "seed": seed, "betas": betas, **shuffled})
     return found
+
+
+def tolerance(unit):
+    """Relative rounding that training leaves in the numbers.
+
+    A hundred epochs on random labels end 7% apart (calibration error) with AVX2 and with AVX-512.
+    """
+    return 0.1
 
 
 def run_unit(unit, device):
@@ -147,6 +154,8 @@ def ood_auroc(network, images, seed):
     Half of the test images say what is usual; of the other half each is shown as it is and upside down, beside as many
     images of uniform noise with the same range.
     """
+    from sklearn.metrics import roc_auc_score  # here alone: a machine that has torch only runs the other experiments
+
     generator = torch.Generator().manual_seed(seed)
     images = images.flatten(1)
     order = torch.randperm(len(images), generator=generator)[: 2 * OUTSIDERS].to(images.device)

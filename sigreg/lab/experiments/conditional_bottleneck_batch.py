@@ -10,6 +10,7 @@ Derived in: Chapter 3, section 3.7.
 from sigreg.lab.experiments import conditional_bottleneck as common
 
 VERSION = common.VERSION
+tolerance = common.tolerance
 SEEDS = {"default": 2, "full": 5}
 
 METHODS = ("variational_ceb", "pairwise")

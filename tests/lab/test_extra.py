@@ -46,8 +46,10 @@ def test_a_missing_package_says_which_extra_to_install(package):
     assert done.stderr.endswith(f"ModuleNotFoundError: sigreg.lab needs {package}: pip install 'sigreg[book]'\n")
 
 
-def test_a_bare_machine_trains_and_keeps_records():
-    bare = ["IPython", "matplotlib", "PIL", "seaborn", "sklearn", "torchvision", "tqdm"]
-    done = run_without(bare, "import sigreg.lab.gpu; from sigreg.lab.reproduce import main; main(['list'])")
+def test_a_bare_machine_plans_the_studies():
+    bare = ["IPython", "matplotlib", "pandas", "PIL", "seaborn", "sklearn", "torchvision", "tqdm"]
+    plans = "[len(r.plan(r.load_experiment(name), 'full')[0]) for name in gpu.STUDIES]"
+    code = f"from sigreg.lab import gpu, reproduce as r; print({plans})"
+    done = run_without(bare, code)
     assert done.returncode == 0, done.stderr
-    assert "without_labels_trials" in done.stdout
+    assert done.stdout == "[48, 5, 46]\n"

@@ -699,9 +699,12 @@ def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
-@torch.compiler.assume_constant_result  # which a compiled function does not trace
 def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     return _integrated_radius_law(dim, knots, t_max)
+
+
+# What torch.compiler.assume_constant_result sets, which would import all of the compiler (seconds) to do so.
+_radius_law._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=64)

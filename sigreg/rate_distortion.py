@@ -379,7 +379,7 @@ def squared_information_bottleneck(
 
     Reference: Kolchinsky, Tracey and Van Kuyk (2019), section 5.
 
-    Derived in: Chapter 1, Propositions 1.13 and 1.14.
+    Derived in: Chapter 1, Propositions 1.14 and 1.15.
 
     >>> joint = torch.eye(2, dtype=torch.float64) / 2  # the label is the input
     >>> curve = squared_information_bottleneck(joint, torch.tensor([0.5, 1.0], dtype=torch.float64))
@@ -453,7 +453,7 @@ def annealing_tree(joint: Tensor, curve: InformationCurve) -> tuple[Tensor, Tens
 
     Reference: Tishby, Pereira and Bialek (1999), section 3.4; Rose (1998) for deterministic annealing.
 
-    Derived in: Chapter 1, Corollary 1.12.
+    Derived in: Chapter 1, Corollary 1.13.
 
     >>> joint = torch.tensor([[8, 1, 1], [8, 1, 1], [1, 7, 2], [1, 2, 7.0]], dtype=torch.float64) / 40
     >>> curve = information_bottleneck(joint, torch.logspace(0, 1.5, 30, dtype=torch.float64))

@@ -33,14 +33,17 @@ LIMITS = {
 }
 OF_CHAPTERS = ("code", "screens", "lines")
 OWN: dict[str, dict[str, float]] = {
-    "book/api_lab.html": {"height": 58_000, "numbers": 13},
-    "book/claims.html": {"numbers": 8},
-    "notebooks/01b_thresholds.html": {"numbers": 6},
-    "notebooks/02_transform_chain.html": {"requests": 21, "numbers": 8},
-    "notebooks/03_conditional_bottleneck.html": {"requests": 22, "numbers": 18},
-    "notebooks/05_semi_supervised.html": {"requests": 23, "numbers": 16},
-    "notebooks/06_self_supervised.html": {"requests": 23, "numbers": 17},
-    "notebooks/07_vicreg_information.html": {"requests": 23, "numbers": 17},
+    "book/api_lab.html": {"height": 68_000, "numbers": 13},
+    "book/claims.html": {"numbers": 10},
+    "notebooks/01b_thresholds.html": {"code": 18.5, "numbers": 6},
+    "notebooks/02_transform_chain.html": {"numbers": 8},
+    "notebooks/03_conditional_bottleneck.html": {"numbers": 18},
+    "notebooks/04_gaussian_regularization.html": {"numbers": 7},
+    "notebooks/04b_computing_sigreg.html": {"code": 19.5, "requests": 21, "numbers": 9},
+    "notebooks/04c_training_with_sigreg.html": {"megabytes": 1.7, "numbers": 6},
+    "notebooks/05_semi_supervised.html": {"height": 20_600, "numbers": 16},
+    "notebooks/06_self_supervised.html": {"height": 22_200, "numbers": 17},
+    "notebooks/07_vicreg_information.html": {"numbers": 17},
     "notebooks/08_information_maximization.html": {"requests": 24, "numbers": 7},
 }
 
@@ -149,8 +152,12 @@ def problems(name: str, found: dict) -> list[str]:
 def measured(root: Path, command: str, only: str = "") -> dict[str, dict]:
     names = [name for name in browser.pages(root) if only in name]
     with browser.serve(root) as home, browser.opened(command) as chrome:
-        tab = chrome.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
-        return {name: look(tab, home, root, name) for name in names}
+        found = {}
+        for name in names:  # each as a first visit: a browser that has seen another page counts its fonts again
+            tab = chrome.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+            found[name] = look(tab, home, root, name)
+            tab.close()
+        return found
 
 
 def main() -> int:

@@ -165,12 +165,14 @@ def linear_probe(
             raise ValueError(f"choosing a ridge takes 5 training images or more, got {len(train_x)}")
         parts = train_x[~held], train_y[~held], train_x[held], train_y[held]
         tried = {r: _fit_probe(*parts, r, max_iter, classes).accuracy for r in ridges}
-        ridges = [max(reversed(ridges), key=tried.get)]
+        ridges = [max(reversed(ridges), key=lambda r: tried[r])]
     return _fit_probe(train_x, train_y, test_x, test_y, ridges[0], max_iter, classes)
 
 
 @torch.enable_grad()  # a caller may have switched gradients off
-def _fit_probe(train_x, train_y, test_x, test_y, ridge, max_iter, classes):
+def _fit_probe(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, ridge: float, max_iter: int, classes: int
+) -> Probe:
     mean, std = train_x.mean(0), train_x.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max().clamp_min(1e-12), std, 1.0)
     x = (train_x - mean) / std

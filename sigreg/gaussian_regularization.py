@@ -527,9 +527,9 @@ def backward_in_parts(
     >>> value = backward_in_parts(net, x.split(16), lambda z: sliced_sigreg(z, directions))
     >>> torch.testing.assert_close(value, sliced_sigreg(net(x), directions).detach())
     """
-    for name, value in (("encode", encode), ("loss", loss)):
-        if not callable(value):
-            raise TypeError(f"{name} must be a function or a module, got {type(value).__name__}")
+    for name, given in (("encode", encode), ("loss", loss)):
+        if not callable(given):
+            raise TypeError(f"{name} must be a function or a module, got {type(given).__name__}")
     if not isinstance(parts, Iterable):
         raise TypeError(f"parts must be a sequence of parts of the batch, got {type(parts).__name__}")
     parts = list(parts)

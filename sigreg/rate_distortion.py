@@ -313,8 +313,8 @@ def information_bottleneck(
 
     >>> joint = torch.tensor([[0.45, 0.05], [0.05, 0.45]], dtype=torch.float64)
     >>> curve = information_bottleneck(joint, torch.tensor([1.5, 1.6, 4.0], dtype=torch.float64))
-    >>> [round(r, 4) for r in curve.rate.tolist()]  # nothing is worth its price before beta = 1.5625
-    [0.0, 0.0892, 0.6859]
+    >>> [round(r, 3) for r in curve.rate.tolist()]  # nothing is worth its price before beta = 1.5625
+    [0.0, 0.089, 0.686]
     """
     joint = _require_joint(joint)
     betas = _require_betas(betas)

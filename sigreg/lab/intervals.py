@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ def interval(values, level: float = 0.95) -> Interval:
     >>> print(f"{found.mean:.3f} in [{found.low:.3f}, {found.high:.3f}]")
     2.000 in [-0.484, 4.484]
     """
+    from scipy import stats  # half a second, which chapters without an interval do not need
+
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     values = np.asarray(values, dtype=np.float64)

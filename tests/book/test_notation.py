@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = {int(path.name[:2]): path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))}
+CHAPTERS = {}  # number: its text, of all its pages
+for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]*.md")):
+    number = int(path.name[:2])
+    CHAPTERS[number] = CHAPTERS.get(number, "") + path.read_text(encoding="utf-8")
 CELL = re.compile(r"(?ms)^```\{code-cell\}[^\n]*\n(.*?)^```$")
 MOST_TERMS = 40
 
 
 def code_of(chapter):
     """The code of a chapter, without cell options and IPython magics."""
-    cells = CELL.findall(chapter.read_text(encoding="utf-8"))
+    cells = CELL.findall(chapter)
     cells = [re.sub(r"(?ms)\A(---\n.*?^---\n|(:[\w-]+:[^\n]*\n)+)", "", cell) for cell in cells]
     return "\n".join(re.sub(r"(?m)^(\s*)%.*$", r"\1pass", cell) for cell in cells)
 
@@ -46,7 +49,7 @@ def squeeze(tex):
 
 
 def mathematics(chapter):
-    text = CELL.sub("", chapter.read_text(encoding="utf-8"))
+    text = CELL.sub("", chapter)
     return squeeze(" § ".join(a or b for a, b in re.findall(r"(?s)\$\$(.+?)\$\$|\$(.+?)\$", text)))
 
 

@@ -124,6 +124,7 @@ def make_book(root):
     (root / "pyproject.toml").write_text(
         '[project]\nversion = "1"\n[project.urls]\nBook = "https://first.github.io/sigreg/"\n'
         'Source = "https://github.com/first/sigreg"\n'
+        'Changelog = "https://github.com/first/sigreg/blob/main/CHANGELOG.md"\n'
     )
     (root / "notebooks/01_tiny.md").write_text(opened(CHAPTER, "01_tiny", root))
 

@@ -660,7 +660,10 @@ def radial_sigreg(
     require_floating("z", z, range(2, 65), "(..., N, D)", empty=group is not None)
     knots, t_max = _require_grid(knots, t_max)
     dim, dtype = z.shape[-1], compute_dtype(z)
-    t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
+    if torch.compiler.is_compiling():  # the compiler takes a tensor for a constant, and no tuples
+        t, weight, real, imaginary = _constant_radius_law(dim, knots, t_max).to(z.device, dtype)
+    else:
+        t, weight, real, imaginary = (_filled(v, dtype, z.device) for v in _radius_law(dim, knots, t_max))
     small, size = in_range(z.to(dtype))
     x = math.sqrt(2) * (size.squeeze(-1) * small.norm(dim=-1) - math.sqrt(dim - 0.5))  # (..., N)
     angle = x.unsqueeze(-1) * t  # (..., N, T)
@@ -699,16 +702,16 @@ def radial_null_mean(dim: int, knots: int = 17, t_max: float = 3.0) -> float:
     return float(sum(w * (1 - a * a - b * b) for w, a, b in zip(weight, real, imaginary, strict=True)))
 
 
-def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
-    return _integrated_radius_law(dim, knots, t_max)
+def _constant_radius_law(dim: int, knots: int, t_max: float) -> Tensor:
+    return torch.tensor(_radius_law(dim, knots, t_max), dtype=torch.float64)
 
 
 # What torch.compiler.assume_constant_result sets, which would import all of the compiler (seconds) to do so.
-_radius_law._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_constant_radius_law._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=64)
-def _integrated_radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
+def _radius_law(dim: int, knots: int, t_max: float) -> tuple[tuple[float, ...], ...]:
     """Grid, trapezoid weights and the characteristic function of x: four tuples of ``knots`` numbers.
 
     The density of |z| is r^(D - 1) e^(-r^2 / 2) up to a constant. Nearly all of it lies within 10 of sqrt(D), where

@@ -48,6 +48,7 @@ function fitInline() {
 function tighten() {
   for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
     const table = box.querySelector("table");
+    if (!table) continue; // the theme wraps what holds a table once more
     table.classList.remove("tight");
     if (box.clientWidth && box.scrollWidth > box.clientWidth) table.classList.add("tight");
   }

@@ -239,7 +239,7 @@ def visit(tab, home: str, name: str, shots: Path | None, screen: str) -> list[st
 
     handlers = {
         "console": on_console,
-        "pageerror": lambda error: problems.append(f"script error: {error}"),
+        "pageerror": lambda error: problems.append(f"script error: {(error.stack or str(error))[:300]}"),
         "request": on_request,
     }
     for event, handler in handlers.items():
@@ -325,10 +325,12 @@ def use_live(tab) -> list[str]:
             before = figure.evaluate(SHOWN)
             control.focus()
             for key in ("Home", "End") if control.get_attribute("type") == "range" else ("ArrowRight", " "):
-                tab.keyboard.press(key)
-            for _ in range(40):
-                tab.wait_for_timeout(50)
-                if changed := figure.evaluate(SHOWN) != before:
+                tab.keyboard.press(key)  # one of the two moves a slider, wherever it stands
+                for _ in range(20):
+                    tab.wait_for_timeout(50)
+                    if changed := figure.evaluate(SHOWN) != before:
+                        break
+                if changed:
                     break
             if not changed:
                 label = control.evaluate("e => e.getAttribute('aria-label') || e.value")

@@ -553,8 +553,9 @@ def _report(name, record, options):
 
 
 def _verify(options):
-    names = _named(options.names)
-    out = Path(options.out or records.output_folder())
+    names, out = _named(options.names), Path(options.out or records.output_folder())
+    if "all" in options.names:  # a study may be written before it is run
+        names = [name for name in names if (out / f"{Path(name).stem}.json").is_file()]
     if options.within is not None:
         took = sum(_stored_seconds(name, options, out) for name in names)
         if took > options.within:

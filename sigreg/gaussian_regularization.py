@@ -23,7 +23,7 @@ from sigreg._distributed import count_shared, from_first, group_to_pickle, randn
 from sigreg._per_view import compute_dtype
 from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
-from sigreg._sliced import grid_constants, sliced
+from sigreg._sliced import grid_constants, sliced, unit_rows
 from sigreg._validate import require_count, require_floating, require_generator, require_sharing
 
 if TYPE_CHECKING:
@@ -238,19 +238,7 @@ def random_directions(
         device = None if device is None else torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must name a device, as 'cpu' or 'cuda:0' do, got {device!r}") from error
-    return _unit_rows(num_slices, dim, generator=generator, device=device, dtype=dtype)
-
-
-def _unit_rows(
-    num_slices: int,
-    dim: int,
-    *,
-    generator: torch.Generator | None,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-) -> Tensor:
-    directions = randn(num_slices, dim, generator=generator, device=device, dtype=dtype)
-    return directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    return unit_rows(randn(num_slices, dim, generator=generator, device=device, dtype=dtype))
 
 
 def epps_pulley(x: Tensor, *, knots: int = 17, t_max: float = 3.0) -> Tensor:
@@ -412,11 +400,9 @@ class SIGReg(nn.Module):
         group = shared_group(self.sync, self.group)
         views = _views(z, group)
         require_generator("generator", generator)
-        drawn = z.is_cuda  # a kernel divides the lengths out itself: two launches fewer
-        draw = randn if drawn else _unit_rows
-        directions = draw(self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=compute_dtype(z))
+        directions = randn(self.num_slices, z.shape[-1], generator=generator, device=z.device, dtype=compute_dtype(z))
         directions = from_first(directions, group)
-        return _over_views(sliced(views, directions, self.knots, self.t_max, group, _plain_per_view, drawn))
+        return _over_views(sliced(views, directions, self.knots, self.t_max, group, _plain_per_view, drawn=True))
 
     def extra_repr(self) -> str:
         alone = "" if self.sync else ", sync=False"

@@ -1,4 +1,4 @@
-"""What all tests share: those marked ``cuda`` are skipped where there is no GPU."""
+"""What all tests share: a generator, and those marked ``cuda`` are skipped where there is no GPU."""
 
 import pytest
 import torch
@@ -10,3 +10,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)

@@ -152,8 +152,16 @@ def fashion_mnist_tensors(
     (torch.Size([1000, 1, 28, 28]), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
     pixels, labels = fashion_mnist_bytes(train, whole=whole, root=root)
-    images = pixels.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)  # (N, 1, 28, 28)
-    return images, labels
+    return normalised(pixels), labels
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """Images (N, 1, H, W) of bytes (N, H, W), as :func:`fashion_mnist` gives them.
+
+    >>> normalised(torch.zeros(2, 28, 28, dtype=torch.uint8)).shape
+    torch.Size([2, 1, 28, 28])
+    """
+    return pixels.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
 
 
 def fashion_mnist_bytes(

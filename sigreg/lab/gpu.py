@@ -164,9 +164,8 @@ def studies(out, device, size, end):
 def tests(out, device, size, end):
     """The tests marked ``cuda``; a tiny run takes one small file of unit tests, whatever the device."""
     chosen = ["-m", "cuda", "tests/sigreg"] if size != "tiny" else ["tests/sigreg/test_precision.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", *chosen]
-    if importlib.util.find_spec("xdist") is None:
-        command = [part for part in command if part not in ("-n", "0")]
+    alone = ["-n", "0"] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *alone, *chosen]
     done = subprocess.run(
         command, cwd=records.PACKAGE.parent, capture_output=True, text=True, timeout=max(end - time.monotonic(), 1)
     )

@@ -122,9 +122,6 @@ def fit_on_device(
     Reference:
         Loshchilov and Hutter (2019), arXiv 1711.05101, for AdamW; (2017), arXiv 1608.03983, for the cosine.
 
-    Derived in:
-        Nothing to derive.
-
     Example:
         >>> pixels = torch.randint(256, (64, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         >>> stream = ViewStream(pixels, torch.arange(64), batch_size=32, generator=torch.Generator().manual_seed(0))

@@ -386,26 +386,23 @@ def _without_labels(record, baseline, quantity="accuracy"):
     return measure
 
 
-def _equal_trials(*baselines):
-    """SIGReg's features less those of others on the same network, each tuned by equal trials, in points."""
+def _more_right(record, method, baseline, images=TEST_IMAGES[True]):
+    """A paired difference in points, from which images were guessed right."""
 
     def measure(read, level):
-        stored, found = read("without_labels")["units"], []
-        for baseline in baselines:
-            guesses = [_guesses(stored, method) for method in ("sigreg", baseline)]
-            gap = gap_of_guesses(*guesses)
-            seeds = over((100 * (guesses[0] - guesses[1]).mean(1)).tolist(), 0.95)
-            whole = interval_of(gap, level)
-            found.append(Points(whole.mean, whole.low, whole.high, seeds))
-        return found
+        found = rows_of(read(record))
+        sides = [[unpack(text, images) for text in by_seed(found, "right", **where)] for where in (method, baseline)]
+        gap = gap_of_guesses(*sides)
+        v, seeds = interval_of(gap, level), over(100 * (np.mean(sides[0], 1) - np.mean(sides[1], 1)), 0.95)
+        return Points(v.mean, float(v.low), float(v.high), seeds)
 
     return measure
 
 
-def _guesses(stored, method):
-    """Which test images a method's probe guessed right, for each seed: (S, N)."""
-    mine = {e["unit"]["seed"]: e["result"]["right"] for e in stored if e["unit"]["method"] == method}
-    return np.array([unpack(mine[seed], TEST_IMAGES[True]) for seed in sorted(mine)], dtype=float)
+def _equal_trials(*baselines):
+    """SIGReg's features less those of others on the same network, each tuned by equal trials, in points."""
+    gaps = [_more_right("without_labels", {"method": "sigreg"}, {"method": baseline}) for baseline in baselines]
+    return lambda read, level: [gap(read, level) for gap in gaps]
 
 
 def _at_rest(truth, guess, alive):
@@ -467,19 +464,6 @@ def _above_floor(read, level):
     found = found[found.part == "final"]
     excess = found["steps.logdet"] - found["steps.contrastive"]
     return [over(values.tolist(), level) for _, values in excess.groupby(found.method, sort=False)]
-
-
-def _more_right(record, method, baseline, images=TEST_IMAGES[True]):
-    """A paired difference in points, from which images were guessed right."""
-
-    def measure(read, level):
-        found = rows_of(read(record))
-        sides = [[unpack(text, images) for text in by_seed(found, "right", **where)] for where in (method, baseline)]
-        gap = gap_of_guesses(*sides)
-        v, seeds = interval_of(gap, level), over(100 * (np.mean(sides[0], 1) - np.mean(sides[1], 1)), 0.95)
-        return Points(v.mean, float(v.low), float(v.high), seeds)
-
-    return measure
 
 
 def _cells(quantity, *names):

@@ -2,21 +2,13 @@
 
 import pytest
 import torch
+from toys import seeded
 
 from sigreg import information_maximization as im
 from sigreg.lab import dynamics
 from sigreg.rate_distortion import mutual_information
 
 F64 = torch.float64
-
-
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(generator, *shape):

@@ -10,11 +10,6 @@ from sigreg.lab.experiments import gaussian_regularization_power as power
 from sigreg.lab.reading import rejection_rates
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def test_energy_is_the_distance_to_a_large_gaussian_sample(generator):
     x = torch.randn(2, 40, 3, generator=generator)
     z = torch.randn(200_000, 3, generator=generator)

@@ -8,11 +8,6 @@ import torch
 import sigreg.lab.experiments.information_maximization as experiment
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def test_state_knows_the_ends(generator):
     z = torch.randn(4096, 32, generator=generator)
     other = torch.randn(4096, 32, generator=generator)

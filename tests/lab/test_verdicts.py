@@ -3,10 +3,12 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 
 from sigreg.lab import records, reproduce, verdicts
 from sigreg.lab.intervals import Interval
+from sigreg.lab.judging import pack
 from sigreg.lab.rules import hash_of, load_claims, rule_hash
 from sigreg.lab.verdicts import judge, state_of, verdict
 
@@ -148,6 +150,21 @@ def test_every_measure_belongs_to_a_test_of_a_rule():
     judged = [*CLAIMS, *load_claims()["answers"]]
     wanted = {(c["id"], test["id"]) for c in judged for test in verdicts.tests_of(c) if test.get("records")}
     assert wanted == set(verdicts.MEASURES)
+
+
+def test_rivals_are_compared_by_which_images_were_guessed_right():
+    """SIGReg right on 9000 of the 10 000 images, VICReg on 8800 of them, with one more in every further seed."""
+    right = {"sigreg": 9000, "vicreg": 8800, "byol": 9100}
+    units = [
+        {"unit": {"method": m, "seed": seed}, "result": {"right": pack(np.arange(10_000) < n + seed)}, "seconds": 1.0}
+        for m, n in right.items()
+        for seed in range(3)
+    ]
+    found = verdicts._equal_trials("vicreg", "byol")(lambda name: {"units": units}, 0.95)
+    assert [v.mean for v in found] == [pytest.approx(2.0), pytest.approx(-1.0)]
+    for v, share in zip(found, (0.02, 0.01), strict=True):  # seeds agree: only the images scatter
+        half = 100 * 1.96 * math.sqrt(share * (1 - share) / 10_000)
+        assert v.high - v.mean == pytest.approx(half, rel=0.01)
 
 
 def test_verdict_shows_a_box_and_asks_for_all_its_numbers(capsys):

@@ -12,11 +12,6 @@ from sigreg.rate_distortion import mutual_information
 F64 = torch.float64
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from sigreg.evaluation import effective_rank, knn_accuracy
 from sigreg.gaussian_regularization import radial_sigreg
 from sigreg.joint_embedding import barlow_twins_loss, byol_loss, nt_xent_loss, vicreg_loss
-from sigreg.lab.data import MEAN, STD, fashion_mnist_bytes
+from sigreg.lab.data import fashion_mnist_bytes, normalised
 from sigreg.lab.experiments.self_supervised import evaluate_codes
 from sigreg.lab.judging import pack
 from sigreg.lab.loop import ViewStream, fit_on_device
@@ -120,10 +120,6 @@ def tuned(preset):
 def images_of(whole, device):
     """Pixels and labels of the training and the test images, on the device."""
     return [t.to(device) for train in (True, False) for t in fashion_mnist_bytes(train, whole=whole)]
-
-
-def normalised(pixels):
-    return pixels.unsqueeze(1).float().div_(255).sub_(MEAN).div_(STD)
 
 
 def run_unit(unit, device):

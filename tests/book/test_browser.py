@@ -61,7 +61,7 @@ DEFECTS = [
     ("</article>", '<img src="gone.png" alt="a picture that is gone"></article>', "picture not loaded: gone.png"),
     ("</article>", '<span class="math">x</span></article>', "mathematics not typeset"),
     ("</script>", "fetch('http://other.invalid/x').catch(() => {});</script>", "asks another host"),
-    ("</script>", "throw new Error('broken');</script>", "script error: broken"),
+    ("</script>", "throw new Error('broken');</script>", "script error: Error: broken"),
     ("</script>", "document.querySelector('summary').onclick = e => e.preventDefault();</script>", "a folded block"),
     ("slider.oninput = ", "const unused = ", "a player does not move with its slider"),
     ("size.oninput = ", "const idle = ", "a control of a live figure does nothing: Size"),

@@ -489,6 +489,7 @@ def _arms(question, *arms):
 
 
 METHODS, KNOWN = "information_maximization_methods", "self_supervised_known"
+FAMILY = "vicreg_information_family"
 MEASURES = {
     ("P6", "shared"): _power("wrong scale", "heavy tails"),
     ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
@@ -519,8 +520,10 @@ MEASURES = {
     ("P12", "spectrum"): _at_rest("variance", "expected", alive=False),
     ("P12", "live"): _live_missed,
     ("V2", "floor"): _above_floor,
-    ("V3", "logdet"): _features("logdet"),
-    ("V3", "pairdist"): _features("pairdist"),
+    ("V3", "logdet"): _more_right(FAMILY, {"method": "logdet"}, {"method": "vicreg"}),
+    ("V3", "pairdist"): _more_right(FAMILY, {"method": "pairdist"}, {"method": "vicreg"}),
+    ("V3", "once"): _features("logdet"),
+    ("V3", "once_pairs"): _features("pairdist"),
     ("S1", "loss"): _cells("spread", "bound, at once", "bound, by turns", record=METHODS),
     ("S1", "ablated"): _cells("spread", "joint term, at once", record=METHODS),
     ("S2", "two"): _cells("spread", "joint term, by turns", record=METHODS),

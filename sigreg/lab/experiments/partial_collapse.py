@@ -6,7 +6,7 @@ are the variances :math:`v_d` and unshared parts :math:`q_d` along the axes of t
 fitted, the unshared parts from the variances (Theorem 6.8) and, from the features alone and before any code is made,
 the variances, the threshold and the number of directions that live (Corollary 6.9).
 
-Derived in: Chapter 6, sections 6.4 and 6.10.
+Derived in: Chapter 6, sections 6.4 and 6.9.
 """
 
 import math

@@ -9,7 +9,7 @@ training images, on standardised and on whitened features; neighbours, effective
 The test images are asked once. Handwritten digits, which no network has seen, are read from the same features by a
 probe of their own.
 
-Derived in: Chapter 6, section 6.9.
+Derived in: Chapter 6, section 6.8.
 """
 
 import copy
@@ -213,8 +213,8 @@ def loss_of(unit):
     return loss
 
 
-def train(pair, unit, pixels, labels, **how):
-    """Fit the network of a unit; what the loss was at every step, on the device."""
+def train(pair, unit, pixels, labels, loss=None, **how):
+    """Fit the network of a unit, by its own loss or another; what the loss was at every step, on the device."""
     draws = torch.Generator(pixels.device).manual_seed(unit["seed"])
     smallest = unit["setting"] if unit["method"] == "supervised" else unit["smallest"]
     stream = ViewStream(
@@ -222,7 +222,7 @@ def train(pair, unit, pixels, labels, **how):
     )
     return fit_on_device(
         pair,
-        loss_of(unit),
+        loss or loss_of(unit),
         stream,
         passes=unit["passes"],
         lr=unit["lr"],

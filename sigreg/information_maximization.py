@@ -1,9 +1,9 @@
 r"""Self-supervised learning as the ascent of one lower bound on mutual information, on problems with known answers.
 
-Chapter 8 derives everything here. A critic T scores pairs of codes. Its *joint term* is its mean over true pairs, its
+Chapter 8 derives everything here. A critic Ψ scores pairs of codes. Its *joint term* is its mean over true pairs, its
 *marginal term* the log-mean of its exponential over pairs whose parts come from different images:
 
-.. math:: I(Z;Z') \ge J(T) = \mathrm{E}_{\text{joint}} T - \log \mathrm{E}_{\text{product}}\, e^{T} .
+.. math:: I(Z;Z') \ge J(\Psi) = \mathrm{E}_{\text{joint}} \Psi - \log \mathrm{E}_{\text{product}}\, e^{\Psi} .
 
 This module is that bound and its relatives: on tables of scores, which serve for a discrete channel with its true
 probabilities and for a minibatch alike, and in closed form for Gaussian pairs.
@@ -52,13 +52,13 @@ class Terms:
 def donsker_varadhan(scores: Tensor, joint: Tensor | None = None, product: Tensor | None = None) -> Terms:
     r"""Donsker and Varadhan's bound for one critic, given as the table of its scores.
 
-    .. math:: J(T) = \sum_{ij} P_{ij} T_{ij} - \log \sum_{ij} Q_{ij} e^{T_{ij}}
+    .. math:: J(\Psi) = \sum_{ij} P_{ij} \Psi_{ij} - \log \sum_{ij} Q_{ij} e^{\Psi_{ij}}
 
     For a discrete channel pass its ``joint``. For a minibatch pass the scores of all pairs, the true ones on the
     diagonal: by default P is then uniform on the diagonal and Q uniform on the *other* entries.
 
     Args:
-        scores: T, floating (m, n).
+        scores: Ψ, floating (m, n).
         joint: P, (m, n), entries sum to one; None for a minibatch (B, B).
         product: Q, (m, n), entries sum to one; None for the product of the marginals of ``joint``, or for the
             entries off the diagonal of a minibatch.
@@ -90,14 +90,14 @@ def donsker_varadhan(scores: Tensor, joint: Tensor | None = None, product: Tenso
 def second_order_bound(scores: Tensor, joint: Tensor | None = None, product: Tensor | None = None) -> Terms:
     r"""The bound with its marginal term expanded to second order in the scores. No longer a bound on information.
 
-    .. math:: J_2(T) = \mathrm{E}_P T - \mathrm{E}_Q T - \tfrac12 \operatorname{Var}_Q T, \qquad
+    .. math:: J_2(\Psi) = \mathrm{E}_P \Psi - \mathrm{E}_Q \Psi - \tfrac12 \operatorname{Var}_Q \Psi, \qquad
         \sup_T J_2 = \tfrac12 \chi^2(P \Vert Q)
 
     Args:
         scores, joint, product: as for :func:`donsker_varadhan`.
 
     Returns:
-        :class:`Terms`, the marginal one :math:`\mathrm{E}_Q T + \frac12 \operatorname{Var}_Q T`.
+        :class:`Terms`, the marginal one :math:`\mathrm{E}_Q \Psi + \frac12 \operatorname{Var}_Q \Psi`.
 
     Raises:
         TypeError, ValueError: as for :func:`donsker_varadhan`.
@@ -126,7 +126,7 @@ def info_nce_bound(scores: Tensor) -> Tensor:
         \qquad \mathrm{E}\,\hat I \le I(Z;Z')
 
     Args:
-        scores: T, floating (B, B): row i holds the scores of one code with every partner, its own at column i.
+        scores: Ψ, floating (B, B): row i holds the scores of one code with every partner, its own at column i.
 
     Returns:
         A scalar, in nats.
@@ -185,7 +185,7 @@ def _tables(scores: Tensor, joint: Tensor | None, product: Tensor | None) -> tup
 def gaussian_critic(z: Tensor, z_prime: Tensor, correlation: float) -> Tensor:
     r"""The best critic for standard Gaussian pairs: the logarithm of the density ratio, for all pairs of two batches.
 
-    .. math:: T^*(z, z') = \sum_d \frac{\rho z_d z'_d - \rho^2 (z_d^2 + z_d'^2) / 2}{1 - \rho^2}
+    .. math:: \Psi^*(z, z') = \sum_d \frac{\rho z_d z'_d - \rho^2 (z_d^2 + z_d'^2) / 2}{1 - \rho^2}
         - \frac12 \log (1 - \rho^2)
 
     Args:
@@ -229,7 +229,7 @@ def gaussian_bounds(correlation: float) -> dict[str, float]:
     ``bilinear``              :math:`\max_a J(a z z') = a \rho + \frac12 \log(1 - a^2)` at
                               :math:`a = (\sqrt{1 + 4\rho^2} - 1) / 2\rho`
     ``second_order``          :math:`\max_a J_2(a z z') = \frac12 \rho^2`
-    ``half_chi_square``       :math:`\max_T J_2(T) = \frac12 \rho^2 / (1 - \rho^2)`
+    ``half_chi_square``       :math:`\max_\Psi J_2(\Psi) = \frac12 \rho^2 / (1 - \rho^2)`
     ========================  =============================================================================
 
     Args:

@@ -488,7 +488,7 @@ class ProbeTerms:
     least_variance: float  # smallest eigenvalue of the codes' covariance
     label_variance: float  # largest eigenvalue of Cov(Y): 1 / C for balanced classes
     norm: float  # |W|^2 of the best probe, with its constant
-    radius: float  # kappa^2 = 1 + largest |z|^2
+    radius: float  # L^2 = 1 + largest |z|^2
     dim: int
     classes: int
 
@@ -571,13 +571,13 @@ def probe_terms(codes: Tensor, labels: Tensor) -> ProbeTerms:
 def probe_bound(terms: ProbeTerms, n: int) -> tuple[float, float]:
     r"""An upper bound on the expected squared error of a ridge probe trained on n labelled views.
 
-    .. math:: E|Y - \hat W_n \phi|^2 \le \Bigl(1 + \frac{\kappa}{\sqrt n}\Bigr)^2 \Bigl[
+    .. math:: E|Y - \hat W_n \phi|^2 \le \Bigl(1 + \frac{L}{\sqrt n}\Bigr)^2 \Bigl[
         \underbrace{E|Y - W\bar z|^2}_{\text{fit}} +
         \underbrace{\frac{\lambda_{\max}(\operatorname{Cov} Y)}{\lambda_{\min}(\operatorname{Cov} z)}\,
         \tfrac12 E|z - z'|^2}_{\text{invariance}}
-        + \underbrace{\frac{\kappa \sqrt n}{n + 1} |W|^2}_{\text{labels}} \Bigr]
+        + \underbrace{\frac{L \sqrt n}{n + 1} |W|^2}_{\text{labels}} \Bigr]
 
-    for ridge regression of the label's corner on :math:`\phi = (1, z)` with the penalty :math:`\kappa\sqrt n\,|W|^2` on
+    for ridge regression of the label's corner on :math:`\phi = (1, z)` with the penalty :math:`L\sqrt n\,|W|^2` on
     the sum of squares (:func:`ridge_probe`), in expectation over n independent labelled views and one more.
 
     Args:
@@ -602,21 +602,21 @@ def probe_bound(terms: ProbeTerms, n: int) -> tuple[float, float]:
     True
     """
     n = require_count("n", n)
-    kappa = math.sqrt(terms.radius)
-    factor = (1 + kappa / math.sqrt(n)) ** 2
-    labels = kappa * math.sqrt(n) / (n + 1) * terms.norm
+    largest = math.sqrt(terms.radius)
+    factor = (1 + largest / math.sqrt(n)) ** 2
+    labels = largest * math.sqrt(n) / (n + 1) * terms.norm
     return factor * (terms.averaged_risk + terms.jitter_bound + labels), factor * (terms.risk + labels)
 
 
 def ridge_probe(z: Tensor, labels: Tensor, radius: float, classes: int) -> Tensor:
     r"""Ridge regression of the label's corner on (1, z), with the penalty that :func:`probe_bound` is about.
 
-    .. math:: \hat W = \arg\min_W \sum_i |e_{y_i} - W (1, z_i)|^2 + \kappa \sqrt n\, |W|^2
+    .. math:: \hat W = \arg\min_W \sum_i |e_{y_i} - W (1, z_i)|^2 + L \sqrt n\, |W|^2
 
     Args:
         z: floating (n, D).
         labels: (n,) integers below ``classes``.
-        radius: kappa^2.
+        radius: L^2.
         classes: C.
 
     Returns:

@@ -1,5 +1,5 @@
-// Small repairs of the built page: formulas and tables that nearly fit, long lines of code, figures on phones, what the
-// keyboard and screen readers need, and cards that show a statement where it is mentioned.
+// Small repairs of the built page: formulas and tables that nearly fit, long lines of code, what the keyboard and
+// screen readers need, and cards that show a statement where it is mentioned.
 
 // Fit -----------------------------------------------------------------------------------------------------
 
@@ -113,17 +113,6 @@ function repair() {
 // Where something goes on beyond the right edge, it fades there.
 function showMore(box) {
   box.toggleAttribute("data-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 4);
-}
-
-// On a phone a figure is a third of its size: a tap opens it alone, where two fingers can enlarge it.
-function openFigures() {
-  if (!matchMedia("(max-width: 600px)").matches) return;
-  for (const picture of document.querySelectorAll("article figure img, article .cell_output img")) {
-    if (picture.closest("a, .sigreg-player")) continue;
-    const link = Object.assign(document.createElement("a"), { href: picture.src, title: "Open the figure" });
-    picture.replaceWith(link);
-    link.append(picture);
-  }
 }
 
 // Cards ---------------------------------------------------------------------------------------------------
@@ -319,7 +308,6 @@ addEventListener("load", async () => {
   for (const entry of document.querySelectorAll(".citation-list, .citation")) entry.removeAttribute("role");
   prepareCards();
   offerCopies();
-  openFigures();
   if (window.MathJax?.startup) await MathJax.startup.promise;
   repair();
   document.addEventListener("toggle", repair, true);

@@ -7,7 +7,8 @@ Reported, one line each:
 * console errors and requests to another host;
 * mathematics left untypeset or cut off, pictures that did not load, pages wider than the screen;
 * controls that the Tab key does not reach, or that do not show that they have the focus;
-* a theme switch, a folded block, a menu, a player, a live figure or a card that does not do its work;
+* a theme switch, a folded block, a menu, a player, a live figure or a card that does not do its work, a figure that
+  cannot be enlarged;
 * statements that the search does not find by name;
 * what axe-core calls a serious or critical barrier, in light and in dark.
 
@@ -157,6 +158,13 @@ LACKING = """titles => titles.filter(([title, anchor]) => {
   return !found.some(item => item[2] === '#' + anchor);
 })"""
 
+FIXED = """() => [...document.querySelectorAll('article figure img, article .cell_output img')]
+  .filter(e => !e.closest('a, button, .sigreg-player, .live')).map(e => e.alt)"""
+ENLARGED = """button => {
+  const large = document.querySelector('dialog[open] img'), width = e => e.getBoundingClientRect().width;
+  return large?.naturalWidth && width(large) > width(button.firstElementChild);
+}"""
+
 CARD = """() => {
   const card = document.getElementById('statement-card');
   if (!card || card.hidden) return null;
@@ -253,6 +261,7 @@ def visit(tab, home: str, name: str, shots: Path | None, screen: str) -> list[st
         tab.screenshot(path=shots / f"{stem}-{theme}.png", full_page=True)
     if screen == "wide":
         problems += tab_through(tab) + use_folds(tab) + use_players(tab) + use_live(tab) + use_cards(tab)
+    problems += use_zoom(tab)
     theme = tab.evaluate(OTHER_THEME)
     tab.evaluate(OPEN_ALL)
     problems += tab.evaluate(CHECK)
@@ -364,6 +373,23 @@ def use_cards(tab) -> list[str]:
             if tab.evaluate(CARD):
                 problems.append(f"Escape does not close the card of {label}")
             tab.mouse.move(1, 1)
+    return problems
+
+
+def use_zoom(tab) -> list[str]:
+    """Every figure is in a button; by key and by pointer one opens larger, and Escape gives the focus back to it."""
+    problems = [f"a figure cannot be enlarged: {alt[:60]}" for alt in tab.evaluate(FIXED)]
+    for button in [e for e in tab.query_selector_all("article .zoom") if e.is_visible()][:1]:
+        for by in ("key", "pointer"):
+            button.press("Enter") if by == "key" else button.click()
+            try:
+                tab.wait_for_function(ENLARGED, arg=button, timeout=3000)
+            except Exception:
+                problems.append(f"a figure is not enlarged by the {by}")
+            tab.keyboard.press("Escape")
+            if not button.evaluate("e => e === document.activeElement && !document.querySelector('dialog[open]')"):
+                problems.append(f"Escape does not lead back from an enlarged figure, opened by the {by}")
+                tab.evaluate("document.querySelector('dialog[open]')?.close()")
     return problems
 
 

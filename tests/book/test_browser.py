@@ -33,8 +33,11 @@ body { background: #fff; color: #222; }
 <figcaption>It moves.</figcaption></figure></div>
 <div class="live"><label>Size <input type="range" min="1" max="3" value="2" aria-label="Size"></label>
 <p class="live-says">2</p></div>
+<figure><button class="zoom"><img width="40" height="20" alt="A dot" src="data:image/svg+xml,
+%3Csvg xmlns='http://www.w3.org/2000/svg' width='400' height='200'/%3E"></button></figure>
 </article></main>
 <div id="statement-card" hidden></div>
+<dialog id="zoom" aria-label="Enlarged"></dialog>
 <script>
 const d = document.documentElement.dataset, card = document.getElementById('statement-card');
 d.theme = localStorage.theme || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
@@ -48,6 +51,8 @@ const slider = document.querySelector('input'), shown = document.querySelector('
 slider.oninput = () => { shown.textContent = slider.value; };
 const size = document.querySelector('.live input');
 size.oninput = () => { size.closest('.live').querySelector('p').textContent = size.value; };
+const zoom = document.querySelector('.zoom'), dialog = document.querySelector('dialog');
+zoom.onclick = () => { dialog.innerHTML = `<img alt="" src="${zoom.firstChild.src}">`; dialog.showModal(); };
 document.querySelector('.controls button').onclick = () => { slider.value = 1; };
 </script></body></html>
 """
@@ -70,6 +75,9 @@ DEFECTS = [
     ("card.textContent = 'Lemma 1.1 Small.'", "card.textContent = 'Other'", "the card of Lemma 1.1 is wrong"),
     ("card.hidden = true", "card.title = ''", "Escape does not close the card of Lemma 1.1"),
     ("d.theme = localStorage.theme = d.theme", "d.theme = d.theme", "does not outlast a reload"),
+    ("</article>", '<figure><img alt="Small" src="data:,"></figure></article>', "a figure cannot be enlarged: Small"),
+    ("dialog.showModal()", "dialog.title = ''", "a figure is not enlarged by the key"),
+    ("dialog.showModal();", "dialog.showModal(); dialog.oncancel = () => false;", "Escape does not lead back"),
 ]
 
 
@@ -89,7 +97,7 @@ def found(tmp_path_factory):
     """The problems of a few pages that share out the defects, so that the browser need not start for each."""
     problems = {}
     folder = tmp_path_factory.mktemp("broken")
-    groups = [range(0, 9), [9, 10, 11, 13], [12, 14], [15, 16]]  # defects that do not hide each other
+    groups = [range(0, 9), [9, 10, 11, 13], [12, 14], [15, 16], [17, 18], [19]]  # defects that do not hide each other
     for number, group in enumerate(groups):
         page = PAGE
         for k in group:

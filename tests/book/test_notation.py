@@ -77,6 +77,39 @@ def test_no_symbol_has_two_rows():
     assert len(symbols) == len(set(symbols))
 
 
+KEPT = re.findall(
+    r"(?m)^\| \$(\S+|\\mathcal \w)\$ \| .+ \| ([\d, ]+) \|$", (ROOT / "book/notation.md").read_text(encoding="utf-8")
+)
+STYLED = r"\\(?:mathcal|mathbb|mathsf|mathbf|bar|hat|tilde|overline) ?\{?\\?\w\}?"  # another letter than the plain one
+
+
+def letters_in(chapter):
+    """The letters of a chapter's mathematics: $S$, $\\mathcal S$, $\\Delta$ (but $\\Delta t$ is one sign)."""
+    formulas = re.findall(r"(?s)\$\$(.+?)\$\$|\$(.+?)\$", CELL.sub("", chapter))
+    tex = " § ".join(a or b for a, b in formulas)
+    tex = re.sub(r"\\(?:text|mathrm|operatorname|texttt)\{[^{}]*\}", " ", tex)
+    styled = re.findall(STYLED, tex)
+    plain = re.findall(r"\\[A-Za-z]+|[A-Za-z]", re.sub(STYLED, " ", tex))
+    return {re.sub(r" ?\{?(\\?\w)\}?$", r" \1", letter) for letter in styled} | set(plain)
+
+
+def test_the_letters_of_a_formula_are_told_apart():
+    text = r"$\mathcal S(s) = T_n/N$ and $$\mathrm{Var}\, \Delta t, \mathcal{T}h$$"
+    assert letters_in(text) == {r"\mathcal S", "s", "T", "n", "N", r"\Delta", "t", r"\mathcal T", "h"}
+
+
+@pytest.mark.parametrize(("letter", "chapters"), KEPT, ids=lambda value: value)
+def test_a_letter_kept_for_one_thing_is_used_for_nothing_else(letter, chapters):
+    """A new use in another chapter must be looked at: a second meaning wants another letter."""
+    used = [str(number) for number, text in CHAPTERS.items() if letter in letters_in(text)]
+    assert ", ".join(used) == chapters
+
+
+def test_each_such_letter_has_one_row():
+    letters = [letter for letter, _ in KEPT]
+    assert len(letters) > 15 and len(letters) == len(set(letters))
+
+
 def test_the_glossary_is_short_sorted_and_linked():
     text = (ROOT / "book/glossary.md").read_text(encoding="utf-8")
     entries = re.findall(r"(?m)^(\S[^\n]*)\n((?:  [^\n]*\n)+)", text.split("```{glossary}\n")[1])

@@ -87,6 +87,16 @@ def test_loss_is_the_weighted_sum_of_its_terms():
     assert min(value.item() for value in found.values()) > 0
 
 
+def test_only_terms_that_need_unlabelled_images_ask_for_them():
+    batch = list(next(iter(small_batches())))
+    batch[2:4] = batch[2][:0], batch[3][:0]
+    for settings in ({}, {"rate": 1.0}, {"sigreg": 1.0, "scored": "labelled"}):
+        assert semi_supervised_objective(**settings)(small_network(), tuple(batch))["loss"].isfinite()
+    for settings in ({"sigreg": 1.0}, {"views": 1.0}, {"consistency": 1.0}):
+        with pytest.raises(ValueError, match="need unlabelled images in the batch"):
+            semi_supervised_objective(**settings)(small_network(), tuple(batch))
+
+
 def test_unlabelled_images_enter_through_their_terms_only():
     """Without such a term and without batch norm's shared moments, nothing unlabelled reaches the loss."""
     network, batch = small_network(), list(next(iter(small_batches())))

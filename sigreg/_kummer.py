@@ -89,7 +89,7 @@ def _chebyshev_coefficients(a, b):
     basis = np.cos(math.pi / (2 * _NODES) * (order[:, None] * odd % (4 * _NODES)))
     x = basis[1]
     u = b * (1 + x) / (1 - x)
-    values = np.array([_kummer_at(a, b, v) for v in u.tolist()]) * (1 + u / b) ** a
+    values = np.exp([_log_kummer_at(a, b, v) for v in u.tolist()] + a * np.log1p(u / b))
     coefficients = basis @ values * (2 / _NODES)
     coefficients[0] /= 2
     noise = 4e-16 * max(1.0, b / 4)  # the rounding error of the values: smaller coefficients mean nothing
@@ -97,8 +97,8 @@ def _chebyshev_coefficients(a, b):
     return tuple(coefficients[: last + 1].tolist())
 
 
-def _kummer_at(a, b, u):
-    """1F1(a; b; -u) for one float ``u`` > 0 and a < b."""
+def _log_kummer_at(a, b, u):
+    """log 1F1(a; b; -u) for one float ``u`` > 0 and a < b: for large a the function itself leaves the floats."""
     if u > 4 * b + 60:  # DLMF 13.7.2; the terms fall at least like (b / u)^n before they grow
         total = term = 1.0
         for n in range(200):
@@ -106,14 +106,14 @@ def _kummer_at(a, b, u):
             total += term
             if abs(term) < 1e-18:
                 break
-        return math.exp(math.lgamma(b) - math.lgamma(b - a) - a * math.log(u)) * total
+        return math.lgamma(b) - math.lgamma(b - a) - a * math.log(u) + math.log(total)
     # Kummer's transformation exp(-u) 1F1(b - a; b; u): the mean of (b-a)_n / (b)_n over n ~ Poisson(u),
     # a sum without cancellation.
     n = np.arange(int(u + 14 * math.sqrt(u) + 60), dtype=np.float64)
     poisson = n * math.log(u) - _log_factorials(1 << (len(n) - 1).bit_length())[: len(n)]
     poisson = np.exp(poisson - poisson.max())
     ratio = np.cumprod(np.concatenate([[1.0], 1 - a / (b + n[:-1])]))
-    return float(poisson @ ratio / poisson.sum())
+    return math.log(poisson @ ratio / poisson.sum())
 
 
 @functools.lru_cache(maxsize=32)

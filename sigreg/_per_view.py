@@ -171,7 +171,7 @@ class _ScaleSlope(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad, slope, ctx.plain, z, directions = inputs
-        ctx.save_for_backward(grad, z, directions)
+        ctx.save_for_backward(grad, slope, z, directions)  # the same as below: the generated vmap keeps one list
         ctx.save_for_forward(grad, slope, z, directions)
 
     @staticmethod
@@ -192,7 +192,7 @@ class _ScaleSlope(torch.autograd.Function):
     def backward(ctx, upstream):
         if ctx.plain is None:
             raise NotImplementedError("second derivatives of SIGReg are not shared across processes: use sync=False")
-        grad, z, directions = ctx.saved_tensors
+        grad, _, z, directions = ctx.saved_tensors
 
         def first_derivative(grad, z, directions):
             return _first(ctx.plain, grad, z, directions)

@@ -1,4 +1,4 @@
-"""SIGReg in the limit of infinitely many directions: the engine of ``slice_free_sigreg``."""
+"""SIGReg in the limit of infinitely many directions, or planes: the engine of ``slice_free_sigreg``."""
 
 import functools
 import math
@@ -21,25 +21,25 @@ from sigreg._per_view import (
 _KERNEL_ENTRIES = 2**24  # pairs at a time on a GPU: 128 MB in float64
 
 
-def slice_free(z, group):
-    """(V,) values for codes ``z`` (V, N, D)."""
+def slice_free(z, group, k=1):
+    """(V,) values for codes ``z`` (V, N, D) and slices of ``k`` dimensions."""
     if torch.compiler.is_compiling() and group is None:
-        return compiled_slice_free(z, wants_slope(z))[0]
-    fast = functools.partial(_slice_free_and_slope, group=group)
-    return per_view(z, None, fast, plain_slice_free if group is None else None)
+        return compiled_slice_free(z, wants_slope(z))[0] if k == 1 else plain_slice_free(z, k=k)
+    fast = functools.partial(_slice_free_and_slope, group=group, k=k)
+    return per_view(z, None, fast, functools.partial(plain_slice_free, k=k) if group is None else None)
 
 
-def plain_slice_free(z, directions=None):
+def plain_slice_free(z, directions=None, k=1):
     """(V,) values as the formula reads, differentiable to any order: the oracle of the blocked form."""
     z = z.to(compute_dtype(z))
     n, d = z.shape[1:]
-    pairs = kummer(0.5, d / 2, (z.unsqueeze(1) - z.unsqueeze(2)).square().sum(-1) / 2)  # (V, N, N)
-    alone = kummer(0.5, d / 2, z.square().sum(-1) / 4)  # (V, N)
-    distance = pairs.mean((1, 2)) - math.sqrt(2) * alone.mean(1) + 1 / math.sqrt(3)
+    pairs = kummer(k / 2, d / 2, (z.unsqueeze(1) - z.unsqueeze(2)).square().sum(-1) / 2)  # (V, N, N)
+    alone = kummer(k / 2, d / 2, z.square().sum(-1) / 4)  # (V, N)
+    distance = pairs.mean((1, 2)) - 2 ** (1 - k / 2) * alone.mean(1) + 3 ** (-k / 2)
     return n * math.sqrt(2 * math.pi) * distance
 
 
-def _slice_free_and_slope(z, directions, with_slope, *, group):
+def _slice_free_and_slope(z, directions, with_slope, *, group, k=1):
     """(V,) values and their gradients (V, N, D), a block of rows of the N x N pairs at a time.
 
     A process alone takes each pair once; where processes share, each pairs its own codes with all codes.
@@ -60,8 +60,8 @@ def _slice_free_and_slope(z, directions, with_slope, *, group):
     own = slice(first, first + n)
     pairs, pull = square.new_zeros(v), torch.zeros_like(everyone if with_slope else everyone[:, :0])
     weight = torch.zeros_like(square)  # of all forces on a code
-    triton = triton_module("sigreg._slice_free_triton", z.device)
-    visit = triton.visit if triton else _visit
+    triton = triton_module("sigreg._slice_free_triton", z.device) if k == 1 else None
+    visit = triton.visit if triton else functools.partial(_visit, k=k)
     block = max(1, (_KERNEL_ENTRIES if triton else block_entries(z)) // max(total, 1))
     with full_precision(z):
         for view in range(v):
@@ -84,18 +84,18 @@ def _slice_free_and_slope(z, directions, with_slope, *, group):
                         pull[view, later].addmm_(back.T, codes[mine])
                         weight[view, later] += back.sum(0)
         alone_argument = square[:, own].to(z.dtype) / 4
-        alone = kummer(0.5, d / 2, alone_argument).sum(1, dtype=wide)
+        alone = kummer(k / 2, d / 2, alone_argument).sum(1, dtype=wide)
         if with_slope:
-            force = kummer(1.5, d / 2 + 1, alone_argument).unsqueeze(-1)
+            force = kummer(k / 2 + 1, d / 2 + 1, alone_argument).unsqueeze(-1)
             pull = pull[:, own] - weight[:, own, None] * everyone[:, own]
-            slope = (2 / total * pull + math.sqrt(0.5) * force * z) * (math.sqrt(2 * math.pi) / d)
+            slope = (2 / total * pull + 2 ** (-k / 2) * force * z) * (math.sqrt(2 * math.pi) * k / d)
             slope = slope.mul_(processes(group)).to(z.dtype)
         pairs, alone = sum_shared(pairs, group), sum_shared(alone, group)
-        distance = pairs / total**2 - math.sqrt(2) * alone / total + 1 / math.sqrt(3)
+        distance = pairs / total**2 - 2 ** (1 - k / 2) * alone / total + 3 ** (-k / 2)
     return (total * math.sqrt(2 * math.pi) * distance).to(z.dtype), slope
 
 
-def _visit(product, mine, others, first, twice, dim, with_slope, dtype):
+def _visit(product, mine, others, first, twice, dim, with_slope, dtype, k=1):
     """Sums of the kernel, and of its forces, over each row of the inner products (R, C), which the forces overwrite.
 
     ``mine`` (R,) and ``others`` (C,) are the squared lengths. Row r and column ``first`` + r are the same code: it is
@@ -103,11 +103,11 @@ def _visit(product, mine, others, first, twice, dim, with_slope, dtype):
     """
     argument = product.neg_().add_(mine.unsqueeze(1) / 2).add_(others / 2).clamp_(min=0).to(dtype)
     argument[:, first:].diagonal().zero_()
-    kernel = kummer(0.5, dim / 2, argument)
+    kernel = kummer(k / 2, dim / 2, argument)
     kernel_sum = kernel.sum(1, dtype=mine.dtype).add_(kernel[:, twice:].sum(1, dtype=mine.dtype))
     if not with_slope:
         return kernel_sum, None
-    product.copy_(kummer(1.5, dim / 2 + 1, argument))  # -D times the derivative of the kernel
+    product.copy_(kummer(k / 2 + 1, dim / 2 + 1, argument))  # -D / k times the derivative of the kernel
     product[:, first:].diagonal().zero_()
     return kernel_sum, product.sum(1)
 

@@ -35,6 +35,7 @@ from sigreg._per_view import (
 
 _ENTRIES = 2**22  # angles held at a time: 16 MB in float32
 _KERNEL_ENTRIES = 2**26  # on a GPU more: each time costs launches
+_SAMPLES = 2**14  # added up in one stretch: single precision loses the digits of the value in a longer one
 
 
 def sliced(z, directions, knots, t_max, group, plain, drawn=False):
@@ -181,7 +182,7 @@ def _visit(angle, grid, count, with_slope, group):
         torch.mul(power[0:2], power[1], out=power[2:4])
         torch.mul(power[2:4], power[1], out=power[4:6])
         baby, giant = baby.transpose(0, 1), giant.transpose(0, 1)  # (block, 5, N), (block, 1 + 6 Q, N)
-        products = torch.bmm(giant, baby.mT).flatten(1)
+        products = _sums_of_products(giant, baby).flatten(1)
         if group is not None:
             dist.all_reduce(products, group=group)
         error = torch.addmm(-target, products, combine, out=residual[start : start + block])
@@ -190,6 +191,12 @@ def _visit(angle, grid, count, with_slope, group):
             term[:, 1:].mul_(baby[:, 1:])  # the first baby step is 1
             torch.sum(term, 1, out=a)
     return count * (residual.square() @ weight)
+
+
+def _sums_of_products(giant, baby):
+    """(block, giants, babies): the sums over the samples, the last axis of both."""
+    parts = [torch.bmm(g, b.mT) for g, b in zip(giant.split(_SAMPLES, 2), baby.split(_SAMPLES, 2), strict=True)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 @torch.library.custom_op("sigreg::sliced_and_slope", mutates_args=())

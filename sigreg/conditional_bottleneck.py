@@ -509,7 +509,7 @@ def minibatch_relevance(
         {\frac{1}{|T_i|} \sum_{j \in T_i} p(w_i|x_j)}
 
     :math:`S_i` holds the examples of the class of i and :math:`T_i` all examples; both without i if ``include_self`` is
-    False. It is the plain rate minus the conditional rate of :func:`minibatch_rate`, and a
+    False. It is the plain rate minus the conditional rate of :func:`minibatch_rate` over the same examples, and a
     kernel classifier in disguise. Being a difference of two bounds, it is itself no bound.
     CEB without any learned density is then ``beta * minibatch_rate(..., labels) - minibatch_relevance(...)``.
 
@@ -544,8 +544,10 @@ def minibatch_relevance(
     if labels is None:
         raise TypeError("labels must be a torch.Tensor of shape (B,), got None")
     w, mean, log_std, known = _whole_batch(w, mean, log_std, labels, sync, group)
-    everyone = minibatch_rate(w, mean, log_std, include_self=include_self, sync=False)
-    return everyone - minibatch_rate(w, mean, log_std, known, include_self=include_self, sync=False)
+    blocks, one_block = _class_blocks(known, w), _class_blocks(None, w)
+    _, log_class = _own_and_marginal(w, mean, log_std, blocks, include_self)
+    _, log_everyone = _own_and_marginal(w, mean, log_std, one_block, include_self)
+    return _mean_over_examples(log_class - log_everyone[0][blocks.example], blocks, include_self)
 
 
 @without_autocast

@@ -442,8 +442,8 @@ def cross_correlation(
 
 
 def _standardised(z: Tensor, floor: float) -> Tensor:
-    z, size = in_range(z, -2)
-    return (z - z.mean(-2, keepdim=True)) / (z.var(-2, correction=0, keepdim=True) + floor / size.square()).sqrt()
+    z, _ = in_range(z, -2)  # where a scale is taken out, it is so large that no floor is felt
+    return (z - z.mean(-2, keepdim=True)) / (z.var(-2, correction=0, keepdim=True) + floor).sqrt()
 
 
 @without_autocast

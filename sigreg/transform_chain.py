@@ -199,12 +199,11 @@ class _QuantileMap(torch.autograd.Function):
     def forward(ctx: Any, e: Tensor) -> Tensor:
         # Phi(z) = 1 - exp(-e). Use whichever tail is small, so that no digit is lost to 1 - something.
         left, right = torch.special.ndtri(-torch.expm1(-e)), -torch.special.ndtri(torch.exp(-e))
-        # exp(-e) underflows at 103 (float32) or 745 (float64); beyond 50 solve log Phi(-z) = -e instead, from
-        # e = z^2 / 2 + log z + log(2 pi) / 2 + O(1 / z^2), solved for z twice in turn, by Newton's method.
+        # exp(-e) underflows at 103 (float32) or 745 (float64); beyond 50 solve log Phi(-z) = -e instead, by Newton's
+        # method from z^2 / 2 = e, which is a little too far out: four steps then reach the last digit.
         far = e.clamp_min(50)
-        log_square = (2 * (far - 0.5 * (math.log(4 * math.pi) + far.log()))).log()
-        deep = (2 * (far - 0.5 * (math.log(2 * math.pi) + log_square))).sqrt()
-        for _ in range(3):
+        deep = (2 * far).sqrt()
+        for _ in range(4):
             deep = deep + (far + torch.special.log_ndtr(-deep)) * _mills_ratio(deep)
         z = torch.where(e < math.log(2), left, torch.where(e < 50, right, deep))
         ctx.save_for_backward(z)
@@ -481,6 +480,7 @@ class EntropyEstimate:
     standard_error: float
 
 
+@torch.no_grad()
 def knn_entropy(samples: Tensor, k: int = 3) -> EntropyEstimate:
     r"""Differential entropy from nearest neighbours (Kozachenko and Leonenko).
 
@@ -518,7 +518,7 @@ def knn_entropy(samples: Tensor, k: int = 3) -> EntropyEstimate:
         raise ValueError("samples lives where there are no numbers to look at, like the meta device")
     if len(samples) < _PARTS * (k + 1):
         raise ValueError(f"samples needs at least {_PARTS * (k + 1)} rows for k = {k}, got {len(samples)}")
-    x = samples.detach().double()
+    x = samples.double()
     parts = [_knn_entropy(part, k) for part in x.tensor_split(_PARTS)]
     return EntropyEstimate(_knn_entropy(x, k), torch.tensor(parts).std().item() / math.sqrt(_PARTS))
 

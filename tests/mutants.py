@@ -61,7 +61,10 @@ BY_HAND = [  # module, function, text in it, what stands there instead
     ("lab/experiments/vicreg_information", "evaluate_codes", "measured_error(z,", "measured_error(0 * z,"),
 ]
 REASONS = {  # survivor, as printed: why no test can tell it from the right program
-    "sigreg/_kummer.py _kummer_at: 14 * math.sqrt(u) -> 15 * math.sqrt(u)": "the series has ended before",
+    "sigreg/_kummer.py _log_kummer_at: 14 * math.sqrt(u) -> 15 * math.sqrt(u)": "the series has ended before",
+    "sigreg/_bottleneck_solver.py reweigh: w[keep] / w[keep].sum() -> w[keep] * w[keep].sum()": "the best weights sum to one",  # noqa: E501
+    "sigreg/rate_distortion.py squared_information_bottleneck: pace * 1.1 -> pace * 2.1": "too bold a pace is cut back",
+    "sigreg/transform_chain.py orthant_to_simplex: e.detach -> e.clone": "a constant that cancels has no gradient",
 }
 
 SWAPS = {

@@ -466,11 +466,11 @@ def _above_floor(read, level):
     return [over(values.tolist(), level) for _, values in excess.groupby(found.method, sort=False)]
 
 
-def _cells(quantity, *names):
-    """The last value of a quantity in cells of the cube; None where a cell was not run."""
+def _cells(quantity, *names, record="information_maximization"):
+    """The last value of a quantity in cells of the cube, or of the methods; None where a cell was not run."""
 
     def measure(read, level):
-        found = rows_of(read("information_maximization"))
+        found = rows_of(read(record))
         if not set(names) <= set(found.cell):
             return None
         return [over(by_seed(found, quantity, cell=name).str[-1].tolist(), level) for name in names]
@@ -488,7 +488,8 @@ def _arms(question, *arms):
     return [{"question": question, "arm": arm} for arm in arms]
 
 
-KNOWN = "self_supervised_known"
+METHODS, KNOWN = "information_maximization_methods", "self_supervised_known"
+FAMILY = "vicreg_information_family"
 MEASURES = {
     ("P6", "shared"): _power("wrong scale", "heavy tails"),
     ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
@@ -519,15 +520,20 @@ MEASURES = {
     ("P12", "spectrum"): _at_rest("variance", "expected", alive=False),
     ("P12", "live"): _live_missed,
     ("V2", "floor"): _above_floor,
-    ("V3", "logdet"): _features("logdet"),
-    ("V3", "pairdist"): _features("pairdist"),
+    ("V3", "logdet"): _more_right(FAMILY, {"method": "logdet"}, {"method": "vicreg"}),
+    ("V3", "pairdist"): _more_right(FAMILY, {"method": "pairdist"}, {"method": "vicreg"}),
+    ("V3", "once"): _features("logdet"),
+    ("V3", "once_pairs"): _features("pairdist"),
+    ("S1", "loss"): _cells("spread", "bound, at once", "bound, by turns", record=METHODS),
+    ("S1", "ablated"): _cells("spread", "joint term, at once", record=METHODS),
+    ("S2", "two"): _cells("spread", "joint term, by turns", record=METHODS),
     ("S2", "lives"): _cells("spread", "stop-gradient + predictor"),
     ("S2", "alone"): _cells("spread", "stop-gradient"),
     ("S3", "lives"): _cells("spread", "regulariser", "predictor + regulariser"),
     ("S3", "informed"): _cells("information", "regulariser", "predictor + regulariser"),
     ("S4", "lives"): _cells("spread", "stop-gradient + predictor", "regulariser"),
     ("S4", "directions"): _rank_lost,
-    ("S5", "run"): _cells("spread", "BYOL", "MoCo", "SimCLR", "Barlow Twins", "VICReg"),
+    ("S5", "run"): _cells("spread", "BYOL", "MoCo", "SimCLR", "Barlow Twins", "VICReg", record=METHODS),
     ("K1", "gain"): _more_right(KNOWN, *_arms("content", "sketched", "inputs")),
     ("K2", "gain"): _more_right(KNOWN, *_arms("nuisance", "sketched", "inputs")),
     ("K3", "not_less"): _more_right(KNOWN, *_arms("twins", "slice-free", "sketched")),

@@ -99,3 +99,13 @@ def test_bad_models_are_named():
         mlp((3,))
     with pytest.raises(TypeError, match="images"):
         refresh_norms(small_network(), torch.zeros(2, 1, 28, 28, dtype=torch.long))
+
+
+def test_a_layer_before_a_norm_has_no_bias_that_the_norm_would_take_out():
+    biased = [
+        m
+        for m in ViewNetwork(ConvEncoder(), hidden=(16,), latent_dim=4).modules()
+        if getattr(m, "bias", None) is not None
+    ]
+    assert {type(m).__name__ for m in biased} == {"SharedBatchNorm", "Linear"}
+    assert sum(isinstance(m, nn.Linear) for m in biased) == 1  # the last layer, which has none behind it

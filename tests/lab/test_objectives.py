@@ -4,6 +4,7 @@ import pytest
 import torch
 from toys import data, networks, pictures, small_batches, small_network
 
+from sigreg.conditional_bottleneck import variational_ceb_rate
 from sigreg.gaussian_regularization import slice_free_sigreg
 from sigreg.lab.batches import Minibatches, ViewBatches
 from sigreg.lab.fit import fit
@@ -22,6 +23,23 @@ def test_the_dictionary_of_weights():
         weights = (0.5, 0.75) if method == "vib" else (1.0, 3.0)
         assert half - zero == pytest.approx(weights[0] * rate, rel=1e-4)
         assert one - zero == pytest.approx(weights[1] * rate, rel=1e-4)
+
+
+def test_the_moments_of_a_batch_are_the_best_class_gaussians():
+    """The same as variational CEB with the batch's own means and variances; any other Gaussians cost more."""
+    generator = torch.Generator().manual_seed(0)
+    mean, noise = torch.randn(2, 60, 3, generator=generator, dtype=torch.float64)
+    log_std, labels = 0.3 * noise - 1, torch.arange(60) % 4
+    mean = mean + labels[:, None]
+    code = type("Code", (), {"mean": mean, "log_std": log_std})
+    found = RATES["moments"](code, labels, {"class_mean": torch.zeros(5, 3)})  # the fifth class does not occur
+    groups = [labels == k for k in range(4)]
+    centre = torch.stack([mean[g].mean(0) for g in groups])
+    spread = [(torch.exp(2 * log_std[g]).mean(0) + mean[g].var(0, correction=0)).log() / 2 for g in groups]
+    spread = torch.stack(spread)
+    torch.testing.assert_close(found, variational_ceb_rate(mean, log_std, labels, centre, spread))
+    assert found < variational_ceb_rate(mean, log_std, labels, centre + 0.1, spread)
+    assert found < variational_ceb_rate(mean, log_std, labels, centre, spread + 0.1)
 
 
 def small_run(checkpoint=None, stop_after=None, noise=False):
@@ -67,6 +85,16 @@ def test_loss_is_the_weighted_sum_of_its_terms():
     total = sum(weight * found[names.get(name, name)] for name, weight in weights.items())
     torch.testing.assert_close(found["loss"], total)
     assert min(value.item() for value in found.values()) > 0
+
+
+def test_only_terms_that_need_unlabelled_images_ask_for_them():
+    batch = list(next(iter(small_batches())))
+    batch[2:4] = batch[2][:0], batch[3][:0]
+    for settings in ({}, {"rate": 1.0}, {"sigreg": 1.0, "scored": "labelled"}):
+        assert semi_supervised_objective(**settings)(small_network(), tuple(batch))["loss"].isfinite()
+    for settings in ({"sigreg": 1.0}, {"views": 1.0}, {"consistency": 1.0}):
+        with pytest.raises(ValueError, match="need unlabelled images in the batch"):
+            semi_supervised_objective(**settings)(small_network(), tuple(batch))
 
 
 def test_unlabelled_images_enter_through_their_terms_only():

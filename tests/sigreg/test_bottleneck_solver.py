@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sigreg import _bottleneck_solver as engine
+from sigreg import rate_distortion
 from sigreg.rate_distortion import information_bottleneck, learnability_beta
 
 BIT = np.log(2)
@@ -91,9 +92,16 @@ def judge(seed, seconds, largest=1500):
     own = lagrangian(px, joint[joint.sum(1) > 0] / px[:, None], encoder / encoder.sum(1, keepdims=True), beta)
     excess = own - plain_optimum(joint, beta, seconds, seed)
     return {
-        "seed": seed, "inputs": joint.shape[0], "targets": joint.shape[1], "beta": beta, "excess": excess,
-        "gap": curve.gap.item(), "converged": curve.converged.item(), "seconds": spent,
-        "words": int((curve.marginal > 1e-9).sum()), "rounding": 1e-13 * (1 + beta),
+        "seed": seed,
+        "inputs": joint.shape[0],
+        "targets": joint.shape[1],
+        "beta": beta,
+        "excess": excess,
+        "gap": curve.gap.item(),
+        "converged": curve.converged.item(),
+        "seconds": spent,
+        "words": int((curve.marginal > 1e-9).sum()),
+        "rounding": 1e-13 * (1 + beta),
     }
 
 
@@ -181,6 +189,43 @@ def test_global_threshold_against_many_random_laws(seed):
     assert learnability_beta(torch.tensor(joint)).item() <= ratio[np.abs(r - px).sum(1) > 1e-4].min() * (1 + 1e-9)
 
 
+def test_the_height_sums_over_all_inputs():
+    source = engine.Source(torch.from_numpy(problem(3, largest=40)[0]))
+    q, log_lambda, beta = source.inside(source.p[:5], 3.0), source.px.log() + 0.3, 3.0
+    found = source.log_g(q, log_lambda, beta)
+    divergence = (source.p * (source.p.clamp_min(1e-300) / q[:, None]).log()).sum(2)  # (5, X)
+    torch.testing.assert_close(found, (log_lambda.exp() * (-beta * divergence).exp()).sum(1).log())
+
+
+def test_a_step_of_newton_promises_the_rise_that_it_takes():
+    rng = np.random.default_rng(0)
+    source, beta = engine.Source(torch.from_numpy(rng.dirichlet(np.ones(4), 60) / 60)), 0.9
+    log_lambda = source.px.log()
+    _, peak = engine.summit(source, *source.climb(source.py[None], log_lambda, beta, 50), log_lambda, beta, 50, 1e-15)
+    aside = peak * torch.tensor([1.02, 0.98, 1.02, 0.98]).double()
+    q = aside / aside.sum()
+    terms = (source.exponents(q, beta) + log_lambda).softmax(1)
+    promised = engine.local_model(source, q, terms, beta, None)[3]
+    below = source.log_g(peak, log_lambda, beta) - source.log_g(q, log_lambda, beta)
+    torch.testing.assert_close(promised, below, rtol=0.1, atol=0)
+
+
+def test_a_second_search_mends_a_first_one_that_looked_from_one_place(monkeypatch):
+    class Blinkered(engine.Source):
+        def cover(self, n):
+            return super().cover(1 if n == rate_distortion._STARTS else n)
+
+        def singular_predictions(self):
+            return super().singular_predictions()[:0]
+
+    rng = np.random.default_rng(4)
+    rows, px = rng.dirichlet([0.1] * 4, 40), rng.dirichlet([0.3] * 40)
+    joint = torch.from_numpy(rows * px[:, None])
+    sound = learnability_beta(joint)
+    monkeypatch.setattr(rate_distortion, "Source", Blinkered)
+    torch.testing.assert_close(learnability_beta(joint, n_starts=1), sound, rtol=1e-9, atol=0)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
@@ -188,8 +233,13 @@ if __name__ == "__main__":
     for seed in range(1000, 1000 + count):
         results.append(judge(seed, patience * (0.1 + len(problem(seed)[0]) / 1500)))
         r = results[-1]
-        print(f"{seed} {r['inputs']:5d} x {r['targets']:2d} beta {r['beta']:10.4g} words {r['words']:4d} "
-              f"excess {r['excess']:9.2e} gap {r['gap']:8.2e} converged {r['converged']} {r['seconds']:.2f} s"
-              f"{'' if holds(r) else '   BROKEN'}", flush=True)
-    print(f"{sum(map(holds, results))} of {count} hold; {sum(r['converged'] for r in results)} converged; "
-          f"largest excess of those {max(r['excess'] for r in results if r['converged']) / BIT:.2e} bits")
+        print(
+            f"{seed} {r['inputs']:5d} x {r['targets']:2d} beta {r['beta']:10.4g} words {r['words']:4d} "
+            f"excess {r['excess']:9.2e} gap {r['gap']:8.2e} converged {r['converged']} {r['seconds']:.2f} s"
+            f"{'' if holds(r) else '   BROKEN'}",
+            flush=True,
+        )
+    print(
+        f"{sum(map(holds, results))} of {count} hold; {sum(r['converged'] for r in results)} converged; "
+        f"largest excess of those {max(r['excess'] for r in results if r['converged']) / BIT:.2e} bits"
+    )

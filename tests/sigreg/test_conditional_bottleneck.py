@@ -412,6 +412,20 @@ def test_relevance_is_a_kernel_classifier():
         torch.testing.assert_close(found, whole - conditional)
 
 
+def test_relevance_without_the_own_sample_leaves_lonely_examples_out_of_both_marginals():
+    w, mean, log_std, _ = batch(n=7)
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 3])  # the last two are alone
+    logs = gaussian_log_density_matrix(w, mean, log_std)
+    ratios = []
+    for i in range(5):
+        others = [j for j in range(7) if j != i]
+        classmates = [j for j in others if labels[j] == labels[i]]
+        mean_of = [torch.logsumexp(logs[i, some], 0) - math.log(len(some)) for some in (classmates, others)]
+        ratios.append(mean_of[0] - mean_of[1])
+    found = minibatch_relevance(w, mean, log_std, labels, include_self=False)
+    torch.testing.assert_close(found, torch.stack(ratios).mean())
+
+
 def test_bottleneck_loss():
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 0])

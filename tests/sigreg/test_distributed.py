@@ -88,3 +88,12 @@ def test_a_process_alone_gets_back_what_it_gave():
     assert (
         repr(twin) == repr(pickle.loads(pickle.dumps(twin))) == "SIGReg(num_slices=7, knots=17, t_max=3.0, sync=False)"
     )
+
+
+def test_the_ranks_of_a_pickled_group_are_not_taken_for_a_group(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="ranks of the process group"):
+            _distributed.shared_group(True, (0, 1))
+    finally:
+        dist.destroy_process_group()

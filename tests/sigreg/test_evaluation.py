@@ -119,3 +119,12 @@ def test_accuracy_counts():
     assert accuracy(Code(), images, (guess + 1) % 3) == 0
     guess[:10] = (guess[:10] + 1) % 3
     assert accuracy(Code(), images, guess) == 0.6
+
+
+def test_a_probe_reads_small_features_as_it_reads_large_ones():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=g, dtype=torch.float64) * torch.tensor([1.0, 0.1, 0.01])
+    y = (x[:, 1] > 0).long()
+    large, small = (linear_probe(s * x, y, s * x, y, ridge=1e-3) for s in (1.0, 1e-5))
+    torch.testing.assert_close(small.weight, large.weight, rtol=1e-4, atol=1e-4)
+    assert large.accuracy > 0.97

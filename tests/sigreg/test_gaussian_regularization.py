@@ -462,3 +462,9 @@ def test_a_batch_in_parts_says_what_it_cannot_do():
             backward_in_parts(encode, parts, loss)
     with pytest.raises(ValueError, match="device must name a device"):
         random_directions(4, 3, device="many")
+
+
+@pytest.mark.parametrize("device", [0, 1.5, ("cpu",)])
+def test_a_device_is_named_or_a_device(device):
+    with pytest.raises(TypeError, match=r"device must be a torch\.device, a string or None"):
+        random_directions(3, 2, device=device)

@@ -36,3 +36,13 @@ def test_kummer_closed_forms_limits_and_derivatives():
         assert slope_at_zero.item() == pytest.approx(-1 / d)
     ends = kummer(0.5, 2.0, torch.tensor([0.0, math.inf, math.nan]))
     assert ends[0] == 1 and ends[1] == 0 and ends[2].isnan()
+
+
+@pytest.mark.parametrize("a, b", [(4, 8), (7.5, 8), (12, 32), (100, 128), (255, 256)])
+def test_kummer_of_planes_is_a_mean_over_the_beta_law(a, b):
+    """1F1(a; b; -u) is the mean of exp(-u t) for t of the law Beta(a, b - a): Gauss and Jacobi's nodes integrate it."""
+    special = pytest.importorskip("scipy.special")
+    u = torch.logspace(-3, 2.5, 50, dtype=torch.float64)
+    node, weight = special.roots_jacobi(400, b - a - 1, a - 1)
+    exact = torch.exp(-torch.outer(u, torch.tensor(node + 1) / 2)) @ torch.tensor(weight / weight.sum())
+    torch.testing.assert_close(kummer(float(a), float(b), u), exact, rtol=0, atol=1e-12)

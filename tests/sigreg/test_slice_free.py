@@ -52,3 +52,42 @@ def test_slice_free_in_single_precision_on_tight_distant_clusters(centres):
     exact, (exact_slope,) = value_and_grad(lambda z: _slice_free.plain_slice_free(z[None])[0], z.double())
     assert abs(value - exact) < 1e-6 * exact
     assert (slope - exact_slope).norm() < 1e-5 * exact_slope.norm()
+
+
+def on_frames(z, frames):
+    """sqrt(2 pi) N times the squared distance on each subspace (M, D, k), from Gaussian integrals in k dimensions."""
+    y, k = z @ frames, frames.shape[-1]  # (M, N, k)
+    pairs = torch.exp(-(y.unsqueeze(1) - y.unsqueeze(2)).square().sum(-1) / 2).mean((1, 2))
+    bowl = torch.exp(-y.square().sum(-1) / 4).mean(1)
+    return len(z) * math.sqrt(2 * math.pi) * (pairs - 2 ** (1 - k / 2) * bowl + 3 ** (-k / 2))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_planes_are_the_mean_over_random_subspaces(k):
+    z, source = 1.2 * gaussian(40, 8), torch.Generator().manual_seed(k)
+    frames = torch.linalg.qr(torch.randn(4000, 8, k, generator=source, dtype=z.dtype)).Q
+    values = on_frames(z, frames)
+    assert abs(values.mean() - slice_free_sigreg(z, slice_dim=k)) < 4 * values.std() / 4000**0.5
+
+
+def test_the_plane_of_all_dimensions_is_the_space_itself():
+    z = gaussian(40, 3)
+    whole = on_frames(z, torch.eye(3, dtype=z.dtype)[None])[0]
+    torch.testing.assert_close(slice_free_sigreg(z, slice_dim=3), whole, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("k", [2, 5, 6])
+def test_blocks_and_slope_of_planes_are_the_formula(k):
+    z = gaussian(300, 6)
+    value, (slope,) = value_and_grad(lambda z: slice_free_sigreg(z, slice_dim=k), z)
+    plain, (plain_slope,) = value_and_grad(lambda z: _slice_free.plain_slice_free(z[None], k=k)[0], z)
+    torch.testing.assert_close(value, plain, rtol=1e-10, atol=0)
+    torch.testing.assert_close(slope, plain_slope, rtol=1e-9, atol=1e-13)
+    single, (single_slope,) = value_and_grad(lambda z: slice_free_sigreg(z, slice_dim=k), z.float())
+    assert abs(single - value) < 1e-4 * value and (single_slope - slope).norm() < 1e-5 * slope.norm()
+
+
+@pytest.mark.parametrize("slice_dim", [0, 7, 2.5, True])
+def test_a_plane_has_one_to_all_dimensions(slice_dim):
+    with pytest.raises((TypeError, ValueError), match="slice_dim must be"):
+        slice_free_sigreg(gaussian(10, 6), slice_dim=slice_dim)

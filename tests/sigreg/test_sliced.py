@@ -51,6 +51,14 @@ def test_blocks_do_not_show(monkeypatch):
     torch.testing.assert_close(free, value_and_grad(slice_free_sigreg, z))
 
 
+def test_a_million_samples_in_single_precision():
+    z, a = gaussian(2**20, 1).float(), torch.ones(1, 1)
+    value, (slope,) = value_and_grad(lambda z: sliced_sigreg(z, a), z)
+    exact, (exact_slope,) = value_and_grad(lambda z: sliced_sigreg(z, a), z.double())
+    assert abs(value - exact) < 1e-4 * exact
+    assert (slope - exact_slope).norm() < 1e-3 * exact_slope.norm()
+
+
 def test_strided_input():
     z, a = gaussian(6, 30).T, directions_for(20, 12)[:, ::2]
     torch.testing.assert_close(sliced_sigreg(z, a), plain_sliced_sigreg(z, a))

@@ -384,3 +384,10 @@ def test_deviation_or_variance_agree_to_leading_order():
     z = white * torch.tensor([1.01, 0.99, 1.0, 1.02], dtype=white.dtype)
     ratio = vi.sliced_moments(z, directions) / vi.sliced_moments(z, directions, square=False)
     assert ratio.item() == pytest.approx(4, rel=0.05)
+
+
+def test_the_gaussian_of_a_mixture_has_its_covariance():
+    mean = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
+    covariance = torch.tensor([[[1.0]], [[3.0]]], dtype=torch.float64)
+    found = vi.mixture_entropy_bounds(mean, covariance).gaussian
+    assert found == pytest.approx(0.5 * math.log(2 * math.pi * math.e * (2 + 1)))  # mean of variances, and of the means

@@ -1,7 +1,8 @@
-r"""Repaired minibatch CEB beside variational CEB with four times the batch and a quarter of the steps.
+r"""Repaired minibatch CEB, variational CEB and CEB with moments, with four times the batch and a quarter of the steps.
 
 The learned class Gaussians of variational CEB must follow the encoder, step by step; the moments of the batch need
-not, and grow more exact with the batch. So this is where the estimate without learned densities should gain.
+not, and grow more exact with the batch. So this is where the estimate without learned densities should gain. The
+third loss tells what the moments do by themselves: one Gaussian a class with the moments of the batch, no mixture.
 Everything but batch size and learning rate is as in :mod:`sigreg.lab.experiments.conditional_bottleneck`.
 
 Derived in: Chapter 3, section 3.7.
@@ -13,11 +14,11 @@ VERSION = common.VERSION
 tolerance = common.tolerance
 SEEDS = {"default": 2, "full": 5}
 
-METHODS = ("variational_ceb", "pairwise")
+METHODS = ("variational_ceb", "pairwise", "moments")
 
 
 def units(preset, seeds):
-    """For each seed and each of the two losses one stack of networks, one for each beta."""
+    """For each seed and each of the three losses one stack of networks, one for each beta."""
     budget = {
         "whole": preset == "full",
         "hidden": [128, 64],

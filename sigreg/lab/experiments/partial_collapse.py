@@ -6,7 +6,7 @@ are the variances :math:`v_d` and unshared parts :math:`q_d` along the axes of t
 fitted, the unshared parts from the variances (Theorem 6.8) and, from the features alone and before any code is made,
 the variances, the threshold and the number of directions that live (Corollary 6.9).
 
-Derived in: Chapter 6, sections 6.4 and 6.8.
+Derived in: Chapter 6, sections 6.4 and 6.9.
 """
 
 import math
@@ -44,7 +44,7 @@ def run_unit(unit, device):
     train(pair, unit, pixels, labels)
     h = trunk_of_views(pair.online, unit, pixels, labels)
     last, n = pair.online.projector[-1], unit["batch_size"]
-    v, q, price, _, own = law((h @ last.weight.T + last.bias).double(), unit["setting"], n)
+    v, q, price, _, own = law((h @ last.weight.T + last.bias).detach().double(), unit["setting"], n)
     before = {
         "weight": unit["setting"],
         "item_2": r_squared(q, price, v > ALIVE),

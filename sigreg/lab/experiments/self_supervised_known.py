@@ -12,7 +12,7 @@ without labels, choose settings on held-out inputs, probe with a hundred labels,
 
 Every trained arm has the same trials. A tenth of all labels is drawn at random.
 
-Derived in: Chapter 6, section 6.8; that the optimum is the content follows from Proposition 6.2.
+Derived in: Chapter 6, section 6.10; that the optimum is the content follows from Proposition 6.2.
 """
 
 from functools import cache, lru_cache

@@ -6,7 +6,8 @@ One network for all: 3x3 convolutions and a projector, trained on pairs of views
 here run with the best pair of the record that lies beside (with the middle of the grid where there is none). One
 reader for every representation: logistic regression on the last maps averaged to 4 x 4, the ridge chosen on held-out
 training images, on standardised and on whitened features; neighbours, effective rank, and the law of the codes beside.
-The test images are asked once.
+The test images are asked once. Handwritten digits, which no network has seen, are read from the same features by a
+probe of their own.
 
 Derived in: Chapter 6, section 6.8.
 """
@@ -127,7 +128,11 @@ def run_unit(unit, device):
     pixels, labels, test_pixels, test_labels = images_of(unit["whole"], device)
     pixels, labels = pixels[: unit["images"]], labels[: unit["images"]]
     if unit["method"] == "pixels":
-        return judged(normalised(pixels).flatten(1), labels, normalised(test_pixels).flatten(1), test_labels, unit)
+        known, asked = normalised(pixels).flatten(1), normalised(test_pixels).flatten(1)
+        return {
+            **judged(known, labels, asked, test_labels, unit),
+            **transferred(lambda x: normalised(x).flatten(1), device),
+        }
     network = build(unit, device)
     start = time.perf_counter()
     history = {} if unit["method"] == "untrained" else train(network, unit, pixels, labels)
@@ -138,7 +143,11 @@ def run_unit(unit, device):
         found["own_head"] = own_head(network.online, normalised(test_pixels), test_labels)
     refresh_norms(network.online.encoder, normalised(pixels[:10_000]))
     train_x, test_x = features_of(network.online, pixels), features_of(network.online, test_pixels)
-    return {**found, **judged(train_x, labels, test_x, test_labels, unit)}
+    return {
+        **found,
+        **judged(train_x, labels, test_x, test_labels, unit),
+        **transferred(lambda x: features_of(network.online, x), device),
+    }
 
 
 # ---------------------------------------------------------------- networks and losses
@@ -204,8 +213,8 @@ def loss_of(unit):
     return loss
 
 
-def train(pair, unit, pixels, labels, **how):
-    """Fit the network of a unit; what the loss was at every step, on the device."""
+def train(pair, unit, pixels, labels, loss=None, **how):
+    """Fit the network of a unit, by its own loss or another; what the loss was at every step, on the device."""
     draws = torch.Generator(pixels.device).manual_seed(unit["seed"])
     smallest = unit["setting"] if unit["method"] == "supervised" else unit["smallest"]
     stream = ViewStream(
@@ -213,7 +222,7 @@ def train(pair, unit, pixels, labels, **how):
     )
     return fit_on_device(
         pair,
-        loss_of(unit),
+        loss or loss_of(unit),
         stream,
         passes=unit["passes"],
         lr=unit["lr"],
@@ -273,6 +282,24 @@ def judged(train_x, train_y, test_x, test_y, unit):
         "feature_rank": round(effective_rank(test_x[:2000]), 3),
         "features": train_x.shape[1],
     }
+
+
+def transferred(features, device):
+    """What a probe reads of handwritten digits, the first half known and the second asked; nothing without sklearn.
+
+    The writers of the two halves differ. Images of 8 x 8 are drawn to 20 x 20 and framed, so that they fill a frame of
+    28 x 28 as the garments do.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:  # a machine that has torch only
+        return {}
+    digits, truth = (torch.as_tensor(part, device=device) for part in load_digits(return_X_y=True))
+    drawn = F.interpolate(digits.float().view(-1, 1, 8, 8), size=20, mode="bilinear").squeeze(1)
+    x = features(F.pad(drawn * (255 / 16), (4, 4, 4, 4)).round().byte())
+    half = len(x) // 2
+    probe = chosen_probe(x[:half], truth[:half], x[half:], truth[half:])
+    return {f"digits_{key}": value for key, value in _kept(probe).items()}
 
 
 def _kept(probe):

@@ -18,7 +18,7 @@ CHAPTERS := $(wildcard notebooks/*.ipynb)
 PACKAGE := $(shell find sigreg -name '*.py')
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test unit mutants records nbval processors colab links notebooks serve data bench gpu lock stamp clean sphinx
+.PHONY: help book pdf test unit mutants faults records nbval processors colab links notebooks serve data bench gpu lock stamp clean sphinx
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ unit: $(VENV)/.peers  ## unit tests and doctests only
 
 mutants: $(VENV)/.peers  ## plant faults in the package and see that the tests notice (an hour; goes on where it ended)
 	$(ONE_THREAD) $(PY) tests/mutants.py
+
+faults: $(VENV)/.peers  ## plant faults in the chapters and see that their checks notice; writes book/faults.md (half an hour)
+	$(ONE_THREAD) $(PY) book/_tools/faults.py run
 
 records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
 	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 180 --device cpu

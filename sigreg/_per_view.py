@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import os
+import warnings
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -49,9 +50,25 @@ def _load_if(name, device):
     if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device) < (7, 0):
         return None
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError:
         return None
+    try:
+        if device.type == "cuda":
+            _wake_triton()
+    except Exception as error:  # of many kinds: no compiler, no headers of Python, no room for the cache
+        warnings.warn(
+            f"Triton is installed and cannot run ({error}), so SIGReg goes without its kernel, which is several times "
+            "slower: install a C compiler, such as gcc, and Python's headers",
+            stacklevel=2,
+        )
+        return None
+    return module
+
+
+def _wake_triton():
+    """Triton's first use builds what launches need, by the C compiler of the machine. Many images have none."""
+    importlib.import_module("triton.runtime").driver.active.get_current_target()
 
 
 def refuse_nested_forward():

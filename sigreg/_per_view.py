@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import os
+import warnings
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -49,9 +50,25 @@ def _load_if(name, device):
     if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device) < (7, 0):
         return None
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError:
         return None
+    try:
+        if device.type == "cuda":
+            _wake_triton()
+    except Exception as error:  # of many kinds: no compiler, no headers of Python, no room for the cache
+        warnings.warn(
+            f"Triton is installed and cannot run ({error}), so SIGReg goes without its kernel, which is several times "
+            "slower: install a C compiler, such as gcc, and Python's headers",
+            stacklevel=2,
+        )
+        return None
+    return module
+
+
+def _wake_triton():
+    """Triton's first use builds what launches need, by the C compiler of the machine. Many images have none."""
+    importlib.import_module("triton.runtime").driver.active.get_current_target()
 
 
 def refuse_nested_forward():
@@ -171,7 +188,7 @@ class _ScaleSlope(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         grad, slope, ctx.plain, z, directions = inputs
-        ctx.save_for_backward(grad, z, directions)
+        ctx.save_for_backward(grad, slope, z, directions)  # the same as below: the generated vmap keeps one list
         ctx.save_for_forward(grad, slope, z, directions)
 
     @staticmethod
@@ -192,7 +209,7 @@ class _ScaleSlope(torch.autograd.Function):
     def backward(ctx, upstream):
         if ctx.plain is None:
             raise NotImplementedError("second derivatives of SIGReg are not shared across processes: use sync=False")
-        grad, z, directions = ctx.saved_tensors
+        grad, _, z, directions = ctx.saved_tensors
 
         def first_derivative(grad, z, directions):
             return _first(ctx.plain, grad, z, directions)

@@ -7,7 +7,9 @@ import triton.language as tl
 from sigreg._kummer import coefficients
 
 if not hasattr(tl.constexpr, "__getitem__"):
-    raise ImportError("this Triton cannot take coefficients as constants: torch 2.4's; the plain blocks serve instead")
+    raise ImportError(
+        "this Triton cannot take coefficients as constants: that of torch 2.6 or older; the plain blocks serve instead"
+    )
 
 
 def visit(product, mine, others, first, twice, dim, with_slope, dtype):
@@ -19,12 +21,13 @@ def visit(product, mine, others, first, twice, dim, with_slope, dtype):
     """
     rows, columns = product.shape
     sums = product.new_empty(2, rows)
+    block = min(1024, max(32, triton.next_power_of_2(columns)))
     with torch.cuda.device(product.device if product.is_cuda else -1):  # a launch goes to the current device
         _visit[(rows,)](
             product, mine, others, sums, first, twice, columns, rows,
             HALF=dim / 2, SLOPE=with_slope, SINGLE=dtype == torch.float32,
             NEAR=coefficients(0.5, dim / 2, dtype), FAR=coefficients(1.5, dim / 2 + 1, dtype),
-            BLOCK=min(1024, triton.next_power_of_2(columns)),
+            BLOCK=block, num_warps=min(4, block // 32),  # no thread holds what another has overwritten
         )  # fmt: skip
     return sums
 

@@ -111,7 +111,8 @@ def _cos_sin(turns):
     """Cosine and sine of an angle in turns; in single precision much shorter than the library's two calls."""
     turns -= tl.floor(turns + 0.5)  # exact, so that no angle is too large
     if turns.dtype == tl.float64:
-        cos, sin = tl.cos(6.283185307179586 * turns), tl.sin(6.283185307179586 * turns)
+        turn = tl.full((), 6.283185307179586, tl.float64)  # a bare number is single before Triton 3.2
+        cos, sin = tl.cos(turn * turns), tl.sin(turn * turns)
     else:
         shifted = 4 * turns + 12582912.0  # 1.5 * 2^23: the nearest quarter turn is in the last bits of the sum
         quarter = shifted.to(tl.int32, bitcast=True)
@@ -151,9 +152,10 @@ def _row_statistic(cos_sums, sin_sums, count, STEP: tl.constexpr, KNOTS: tl.cons
     """The statistic, and what its slope in an angle has of each cos(k angle) and sin(k angle)."""
     lane = tl.arange(0, LANES)
     k = (lane + 1).to(cos_sums.dtype)
-    t = k * STEP
+    step = tl.full((), STEP, cos_sums.dtype)
+    t = k * step
     gaussian = tl.exp(-0.5 * t * t)
-    weight = tl.where(lane < KNOTS, 2 * STEP * gaussian, 0.0)
+    weight = tl.where(lane < KNOTS, 2 * step * gaussian, 0.0)
     weight = tl.where(lane == KNOTS - 1, 0.5 * weight, weight)
     cos_error = cos_sums / count - gaussian
     sin_error = sin_sums / count

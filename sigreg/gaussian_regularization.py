@@ -293,7 +293,7 @@ def sliced_sigreg(
     that ``backward`` only scales it. The gradient with respect to ``directions``, forward-mode and second derivatives
     come from the plain formula, at its cost. All is computed in float32 (float64 for float64 codes), under autocast
     too; on a GPU, ``torch.set_float32_matmul_precision`` decides what its two matrix products do. On CUDA a Triton
-    kernel makes value and gradient, where Triton is installed.
+    kernel makes value and gradient, where Triton is installed and finds a C compiler.
 
     Args:
         z: floating codes (..., N, D). The sample is the axis before the last: every leading index (a view, a time

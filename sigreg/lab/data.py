@@ -1,8 +1,8 @@
 r"""FashionMNIST, served by torchvision's own class: a subset that comes with the package, or all of it.
 
-The package carries a stratified subset (600 training and 100 test images of each of the ten classes), so that every
-chapter runs without a network. ``whole=True`` or ``SIGREG_FULL=1`` asks for all 60 000 + 10 000 images. They are
-looked for in
+The package carries a stratified subset (six hundred training and a hundred test images of each of ten classes), so
+that every chapter runs without a network. ``whole=True`` or ``SIGREG_FULL=1`` asks for all 60 000 + 10 000 images. They
+are looked for in
 
 1. ``root``, or else the folder that the environment variable ``SIGREG_DATA`` names; where neither is given,
 2. ``data/`` in the working folder or in the one above it (a notebook runs in its own folder),

@@ -10,6 +10,7 @@ from torch.func import grad, jacfwd, vmap
 
 from sigreg import (
     SIGReg,
+    _per_view,
     _slice_free,
     _sliced,
     backward_in_parts,
@@ -26,6 +27,7 @@ from sigreg.gaussian_regularization import plain_epps_pulley, plain_sliced_sigre
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 pytest.importorskip("triton")
+KERNELS = ("_sliced_triton", "_slice_free_triton")
 kernel = pytest.mark.skipif(not INTERPRETED and not torch.cuda.is_available(), reason="neither GPU nor interpreter")
 
 
@@ -61,6 +63,40 @@ def test_the_interpreter_runs_every_kernel_on_the_cpu():
         text=True,
     )
     assert outcome.returncode == 0, outcome.stdout[-4000:] + outcome.stderr[-4000:]
+
+
+@pytest.mark.parametrize("columns", [1, 3, 33, 64, 65, 200, 5000])
+def test_no_two_threads_hold_an_entry_that_is_overwritten(columns, monkeypatch):
+    """A kernel reads and overwrites entries without a barrier: a second thread may find what the first has written."""
+    launches = []
+
+    class Launch:
+        def __getitem__(self, grid):
+            return lambda *_, **settings: launches.append(settings)
+
+    sliced_kernel, free_kernel = (pytest.importorskip(f"sigreg.{name}", exc_type=ImportError) for name in KERNELS)
+    for module in (sliced_kernel, free_kernel):
+        monkeypatch.setattr(module, "_visit", Launch())
+    rows = torch.zeros(2, columns, dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64):
+        sliced_kernel.visit(rows.to(dtype), None, 17, 0.1, None, True, None)
+        free_kernel.visit(rows, rows[:, 0], rows[0], 0, 2, 8, True, dtype)
+    assert len(launches) == 4 and all(32 * launch.get("num_warps", 4) <= launch["BLOCK"] for launch in launches)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is built there")
+@pytest.mark.parametrize("name", KERNELS)
+def test_where_triton_cannot_run_the_plain_form_serves(name, monkeypatch):
+    def no_compiler():
+        raise RuntimeError("Failed to find C compiler")
+
+    pytest.importorskip(f"sigreg.{name}", exc_type=ImportError)  # not every Triton has both
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(_per_view, "_wake_triton", lambda: None)
+    assert _per_view._load_if.__wrapped__(f"sigreg.{name}", torch.device("cuda", 0)) is not None
+    monkeypatch.setattr(_per_view, "_wake_triton", no_compiler)
+    with pytest.warns(UserWarning, match="Failed to find C compiler.*install a C compiler"):
+        assert _per_view._load_if.__wrapped__(f"sigreg.{name}", torch.device("cuda", 0)) is None
 
 
 # --- the kernel, by the interpreter or on a GPU -----------------------------------------------------------

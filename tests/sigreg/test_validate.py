@@ -96,7 +96,7 @@ GOOD = {
     "sigreg_collapse_value": grid,
     "sliced_sigreg": lambda: shared(z=codes(0).view(2, 12, 3), directions=torch.eye(3), **grid()),
     "SIGReg": lambda: shared(z=codes(0).view(2, 12, 3), generator=seeded(), num_slices=8, **grid()),
-    "slice_free_sigreg": lambda: shared(z=codes(0).view(2, 12, 3)),
+    "slice_free_sigreg": lambda: shared(z=codes(0).view(2, 12, 3), slice_dim=2),
     "radial_sigreg": lambda: shared(z=codes(0).view(2, 12, 3), **grid()),
     "radial_null_mean": lambda: {"dim": 3, **grid()},
     "backward_in_parts": lambda: {"encode": torch.nn.Linear(3, 3), "loss": sigreg.SIGReg(8)},

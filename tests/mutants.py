@@ -164,16 +164,18 @@ def definitions(folder, pattern):
 
 @cache
 def tests_of(path, function):
-    """The function's doctest and the tests that should notice a fault: those that name it, or a caller of it."""
+    """The function's doctest and the tests that should notice a fault: those that name it or a caller, and its file."""
     every = definitions("sigreg", "*.py") + definitions("tests", "*.py")
     names, above, found = set(), {function}, []
     while names != above and len(found) < MOST:
         names = above
         found = [test for test in every if test[1].startswith("test_") and test[2] & names]
         above = names | {name for _, name, used, _ in every if name and used & names}
+    stem = path.stem.lstrip("_")
+    found += [test for test in every if test[1].startswith("test_") and stem in test[0] and test not in found]
     slow = {"subprocess", "spawn", "Popen"}
     found = [test for test in found if "compile" not in test[2]]  # the compiler does not survive a fork
-    found.sort(key=lambda t: (bool(t[2] & slow), path.stem.lstrip("_") not in t[0], function not in t[2]))
+    found.sort(key=lambda t: (bool(t[2] & slow), stem not in t[0], function not in t[2], not t[2] & names))
     file = path.relative_to(ROOT).as_posix()
     module = file.removesuffix(".py").replace("/", ".")
     has = any((file, function, True) == (*where, doctest) for *where, _, doctest in every)

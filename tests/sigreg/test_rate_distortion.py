@@ -57,6 +57,15 @@ def step(joint, encoder, beta):
     return unnormalised / unnormalised.sum(1, keepdim=True)
 
 
+def test_a_curve_with_few_words_says_where_it_has_settled():
+    joint = torch.tensor([[0.4, 0.1], [0.1, 0.4]], dtype=torch.float64)
+    betas = torch.tensor([2.0, 5.0], dtype=torch.float64)
+    assert information_bottleneck(joint, betas, n_codewords=2).converged.all()
+    assert squared_information_bottleneck(joint, torch.tensor([0.3, 1.0], dtype=torch.float64)).converged.all()
+    short = squared_information_bottleneck(joint, torch.tensor([0.3, 1.0], dtype=torch.float64), steps=3)
+    assert not short.converged.any()
+
+
 # Informations
 
 
@@ -488,12 +497,3 @@ def test_other_bad_input():
         annealing_tree(random_joint(5, 3, 0), curve)
     with pytest.raises(ValueError, match="two betas"):
         annealing_tree(GOOD, information_bottleneck(GOOD, BETAS))
-
-
-def test_a_curve_with_few_words_says_where_it_has_settled():
-    joint = torch.tensor([[0.4, 0.1], [0.1, 0.4]], dtype=torch.float64)
-    betas = torch.tensor([2.0, 5.0], dtype=torch.float64)
-    assert information_bottleneck(joint, betas, n_codewords=2).converged.all()
-    assert squared_information_bottleneck(joint, torch.tensor([0.3, 1.0], dtype=torch.float64)).converged.all()
-    short = squared_information_bottleneck(joint, torch.tensor([0.3, 1.0], dtype=torch.float64), steps=3)
-    assert not short.converged.any()

@@ -18,14 +18,14 @@ from sigreg.information_maximization import donsker_varadhan
 def ring_channel(size, concentration):
     r"""Two views of a position on a ring: each is the position plus its own noise. The exact joint probabilities.
 
-    .. math:: p(x, x') = \frac1n \sum_s k(x - s)\, k(x' - s), \qquad k(r) \propto e^{\kappa \cos(2 \pi r / n)}
+    .. math:: p(x, x') = \frac1n \sum_s k(x - s)\, k(x' - s), \qquad k(r) \propto e^{\zeta \cos(2 \pi r / n)}
 
     The views are exchangeable and, given the position, independent; so the operator :math:`\mathrm{E}[\,\cdot \mid x]`
     has no negative eigenvalue.
 
     Args:
         size: n, at least 2.
-        concentration: kappa, 0 for independent views.
+        concentration: ζ, 0 for independent views.
 
     Returns:
         (n, n), float64.

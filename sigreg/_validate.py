@@ -24,6 +24,8 @@ def require_tensor(name: str, value: Any, shape: str) -> Tensor:
     """Return ``value`` if it is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor of shape {shape}, got {type(value).__name__}")
+    if not torch.compiler.is_compiling() and value.is_nested:
+        raise TypeError(f"{name} must be one dense tensor of shape {shape}, got a nested one: call it for each part")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}: call .to_dense() first")
     if value.is_quantized:

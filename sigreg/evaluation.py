@@ -82,7 +82,9 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int
         >>> accuracy(Pixels(), torch.eye(3)[:, None, None], torch.tensor([0, 1, 1]), batch_size=2) * 3
         2.0
     """
+    _require_module("network", network)
     require_floating("images", images, 4, "(N, 1, H, W)")
+    batch_size = require_count("batch_size", batch_size)
     labels = require_labels("labels", labels, len(images))
     scores = _outputs(network, images, batch_size, lambda code: code.logits)
     return (scores.argmax(1) == labels).double().mean().item()

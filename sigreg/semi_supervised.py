@@ -229,12 +229,14 @@ def consistency_loss(
     for name, logits in (("weak_logits", weak_logits), ("strong_logits", strong_logits)):
         require_floating(name, logits, 2, "(B, C)", empty=shared is not None)
     if weak_logits.shape != strong_logits.shape:
-        raise ValueError(f"the two must have one shape, got {tuple(weak_logits.shape)}, {tuple(strong_logits.shape)}")
+        shapes = f"{tuple(weak_logits.shape)} and {tuple(strong_logits.shape)}"
+        raise ValueError(f"weak_logits and strong_logits must have one shape (B, C), got {shapes}")
     require_same_device(weak_logits=weak_logits, strong_logits=strong_logits)
     threshold = require_between("threshold", threshold, 0, 1, closed="[")
     sure, label = at_least_float32(weak_logits.detach()).softmax(1).max(1)
     loss = F.cross_entropy(at_least_float32(strong_logits), label, reduction="none")
-    return gather_rows((sure > threshold) * loss, shared)[0].mean()
+    loss = (sure > threshold) * loss + 0 * sure  # a view of NaN is sure of nothing, and must not go unseen
+    return gather_rows(loss, shared)[0].mean()
 
 
 @torch.no_grad()

@@ -22,10 +22,12 @@ from sigreg._precision import at_least_float32, without_autocast
 from sigreg._validate import (
     require_count,
     require_finite,
+    require_flag,
     require_floating,
     require_labels,
     require_positive,
     require_same_device,
+    values_at_hand,
 )
 from sigreg.joint_embedding import batch_covariance, covariance_term, variance_term
 from sigreg.transform_chain import EntropyEstimate
@@ -68,6 +70,7 @@ def local_affine_maps(network: nn.Module, x: Tensor, batch_size: int = 64) -> tu
              [0., 0.]]]))
     """
     require_floating("x", x, (2, 3, 4), "(N, ...)")
+    batch_size = require_count("batch_size", batch_size)
     _require_evaluation(network)
 
     def one(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -445,6 +448,10 @@ def infonce_information(
     Returns:
         A float, in nats, at most log(N / 2).
 
+    Raises:
+        TypeError, ValueError: not two finite floating matrices of one shape with at least 4 rows, or a setting is not
+            positive.
+
     Derived in:
         Chapter 7, Proposition 7.6.
 
@@ -453,6 +460,18 @@ def infonce_information(
     >>> round(far, 3) == round(math.log(200), 3)
     True
     """
+    for name, z in (("z_a", z_a), ("z_b", z_b)):
+        require_finite(name, require_floating(name, z, 2, "(N, D)"))
+    if z_a.shape != z_b.shape or len(z_a) < 4:
+        shapes = f"{tuple(z_a.shape)} and {tuple(z_b.shape)}"
+        raise ValueError(f"z_a and z_b must have one shape (N, D) with N >= 4, got {shapes}")
+    require_same_device(z_a=z_a, z_b=z_b)
+    if not values_at_hand(z_a, z_b):
+        raise ValueError("z_a lives where there are no numbers to look at, like the meta device")
+    block = require_count("block", block)
+    temperatures = [require_positive("temperatures", temperature) for temperature in temperatures]
+    dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
+    z_a, z_b = z_a.to(dtype), z_b.to(dtype)
     half = len(z_a) // 2
     error = (z_a - z_b).square().mean()
 
@@ -675,6 +694,7 @@ def sliced_moments(z: Tensor, directions: Tensor, *, square: bool = True) -> Ten
     >>> sliced_moments(z, torch.eye(2))  # variances 2 and 0
     tensor(1.)
     """
+    require_flag("square", square)
     z = _require_spread(z)
     require_floating("directions", directions, 2, "(M, D)")
     if directions.shape[1] != z.shape[1]:

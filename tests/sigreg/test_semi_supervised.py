@@ -98,6 +98,13 @@ def test_consistency_is_cross_entropy_where_sure():
     assert weak.grad is None and strong.grad is not None
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_consistency_never_drops_nan(place):
+    views = [4 * normal(50, 5), normal(50, 5, seed=1)]
+    views[place][3, 2] = torch.nan
+    assert consistency_loss(*views).isnan()
+
+
 def test_variance_between_does_not_see_rotation_scale_or_shift():
     w, labels = normal(90, 4) + 2 * torch.eye(4, dtype=torch.float64)[torch.arange(90) % 3], torch.arange(90) % 3
     share = variance_between(w, labels)

@@ -287,8 +287,8 @@ def judged(train_x, train_y, test_x, test_y, unit):
 def transferred(features, device):
     """What a probe reads of handwritten digits, the first half known and the second asked; nothing without sklearn.
 
-    The writers of the two halves differ. Images of 8 x 8 are drawn to 20 x 20 and framed, so that they fill a frame of
-    28 x 28 as the garments do.
+    The images stand in the order of their writers, so that most writers of the second half are new. Images of 8 x 8 are
+    drawn to 20 x 20 and framed, so that they fill a frame of 28 x 28 as the garments do.
     """
     try:
         from sklearn.datasets import load_digits

@@ -122,7 +122,7 @@ UNREACHED = """() => {
 # Contrast is measured once for each look (colour, size and weight of the letters, grounds behind them): a chapter has
 # some 20 000 parts, and axe takes milliseconds for each. The other rules see all but the inside of formulas.
 # A colour on its way to another has no contrast of its own, so nothing moves while it is measured. The bar at the top
-# floats over the page: its buttons are no neighbours of what is scrolled under them, so the page stands at its beginning.
+# floats over the page, and its buttons are no neighbours of what is scrolled under them: the page stands at its top.
 SIMPLIFY = """() => {
   document.activeElement?.blur();
   scrollTo({ top: 0, behavior: 'instant' });

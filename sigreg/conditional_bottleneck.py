@@ -546,11 +546,13 @@ def minibatch_relevance(
     """
     if labels is None:
         raise TypeError("labels must be a torch.Tensor of shape (B,), got None")
+    require_flag("include_self", include_self)
     w, mean, log_std, known = _whole_batch(w, mean, log_std, labels, sync, group)
     blocks, one_block = _class_blocks(known, w), _class_blocks(None, w)
-    _, log_class = _own_and_marginal(w, mean, log_std, blocks, include_self)
+    own, log_class = _own_and_marginal(w, mean, log_std, blocks, include_self)
     _, log_everyone = _own_and_marginal(w, mean, log_std, one_block, include_self)
-    return _mean_over_examples(log_class - log_everyone[0][blocks.example], blocks, include_self)
+    lost = own - own  # zero; NaN where an infinite example would else pass for one that is absent
+    return _mean_over_examples(log_class - log_everyone[0][blocks.example] + lost, blocks, include_self)
 
 
 @without_autocast

@@ -249,6 +249,7 @@ def execute(stem, cells, root):
     client = NotebookClient(
         nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNELSPEC}),
         timeout=CELL_TIMEOUT,
+        iopub_timeout=CELL_TIMEOUT,  # or a busy machine loses what a cell has shown
         startup_timeout=CELL_TIMEOUT,
         record_timing=False,
         store_widget_state=False,

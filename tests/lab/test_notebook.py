@@ -95,7 +95,7 @@ def executed():
         "from sigreg.lab.player import player\n\nplayer([plt.figure(), plt.figure()], alt='A.', caption='B.')",
     ]
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    nbclient.NotebookClient(made, timeout=120, kernel_name="python3", record_timing=False).execute()
+    nbclient.NotebookClient(made, timeout=120, iopub_timeout=60, kernel_name="python3", record_timing=False).execute()
     return [cell.outputs for cell in made.cells]
 
 

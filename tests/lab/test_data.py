@@ -346,6 +346,7 @@ def test_a_download_is_checked_and_moved_into_place(small, monkeypatch):
     served = data.fashion_mnist(train=True, whole=True, root=small / "new")
     assert len(served) == 6000 and Path(served.root) == small / "new"
     assert sorted(path.name for path in (small / "new").rglob("*") if path.is_file()) == sorted(NAMES)
+    assert data._download(small / "again", []) == small / "again"
 
 
 def test_a_download_lands_in_the_cache_and_is_found_there(small, monkeypatch):

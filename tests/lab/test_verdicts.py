@@ -186,3 +186,13 @@ def test_verdict_shows_a_box_and_asks_for_all_its_numbers(capsys):
     assert "**P1 is not confirmed.**" in capsys.readouterr().out
     with pytest.raises(ValueError, match="P2: its rule also reads gap: give them as keyword arguments"):
         verdict("P2", outside=0)
+
+
+def test_relevance_is_held_against_the_least_of_rate_and_label_entropy():
+    found = [(0.1, 3.0, 2.0), (0.1, 3.0, 2.1), (1.0, 1.5, 1.2), (1.0, 1.6, 1.3)]  # weight, rate, relevance
+    units = [
+        {"unit": {"part": "sweep", "method": "pairwise", "beta": b, "seed": k}, "result": {"rate": r, "relevance": i}}
+        for k, (b, r, i) in enumerate(found)
+    ]
+    small, large = verdicts._short_of_bound(lambda name: {"units": units}, 0.95)
+    assert small.mean == pytest.approx(math.log(10) - 2.05) and large.mean == pytest.approx(0.3)

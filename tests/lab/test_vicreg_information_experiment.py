@@ -61,8 +61,18 @@ def test_objectives_prefer_agreeing_spread_codes(method):
 
 def test_a_unit_trains_repeats_itself_and_reports_what_the_chapter_needs():
     unit = {
-        "method": "logdet", "weight": 2.0, "seed": 3, "part": "final", "images": 128, "epochs": 1, "whole": False,
-        "batch_size": 64, "lr": 1e-3, "probe": 200, "hidden": 16, "latent_dim": 4,
+        "method": "logdet",
+        "weight": 2.0,
+        "seed": 3,
+        "part": "final",
+        "images": 128,
+        "epochs": 1,
+        "whole": False,
+        "batch_size": 64,
+        "lr": 1e-3,
+        "probe": 200,
+        "hidden": 16,
+        "latent_dim": 4,
     }
     found = experiment.run_unit(unit, torch.device("cpu"))
     assert found == experiment.run_unit(unit, torch.device("cpu"))
@@ -115,3 +125,16 @@ def test_the_measured_error_of_codes_that_are_the_label():
     curve = experiment.measured_error(codes, labels, terms, torch.Generator().manual_seed(1))
     assert [row["n"] for row in curve] == [50, 150] and curve[-1]["wrong"] == 0
     assert curve[0]["risk"] > curve[-1]["risk"] and curve[0]["risk_error"] > 0
+
+
+def test_codes_are_judged_as_they_are(monkeypatch):
+    """Images that show their class in one of four corners, views that leave it there: the probe must find it."""
+    monkeypatch.setattr(experiment, "random_views", lambda images, generator: images)
+    labels = torch.arange(400) % 4
+    images = 0.1 * torch.randn(400, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for k, image in enumerate(images):
+        row, column = 14 * (labels[k] // 2), 14 * (labels[k] % 2)
+        image[0, row : row + 14, column : column + 14] += 2
+    network = experiment.untrained_network({"seed": 0, "hidden": 16, "latent_dim": 6}).eval()
+    found = experiment.evaluate_codes(network, images, images, labels, seed=0)
+    assert max(found[name]["measured"][-1]["wrong"] for name in ("white", "plain")) < 0.1

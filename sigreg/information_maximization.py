@@ -91,7 +91,7 @@ def second_order_bound(scores: Tensor, joint: Tensor | None = None, product: Ten
     r"""The bound with its marginal term expanded to second order in the scores. No longer a bound on information.
 
     .. math:: J_2(\Psi) = \mathrm{E}_P \Psi - \mathrm{E}_Q \Psi - \tfrac12 \operatorname{Var}_Q \Psi, \qquad
-        \sup_T J_2 = \tfrac12 \chi^2(P \Vert Q)
+        \sup_\Psi J_2 = \tfrac12 \chi^2(P \Vert Q)
 
     Args:
         scores, joint, product: as for :func:`donsker_varadhan`.

@@ -359,6 +359,22 @@ def network_dim(network):
 
 
 @torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    r"""Move the parameters of a copy a little towards those of the network that it follows.
+
+    .. math:: \theta_{\text{slow}} \leftarrow m\, \theta_{\text{slow}} + (1 - m)\, \theta_{\text{fast}}
+
+    >>> slow, fast = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> for value, part in enumerate((slow, fast)):
+    ...     _ = nn.init.constant_(part.weight, value)
+    >>> follow(slow, fast, 0.75)
+    >>> slow.weight.item()
+    0.25
+    """
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+
+
+@torch.no_grad()
 def refresh_norms(network, images, batch_size=500):
     """Replace the moments kept by batch norm by those of whole images: in training it saw crops.
 

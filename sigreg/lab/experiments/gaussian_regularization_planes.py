@@ -90,7 +90,7 @@ def judge(unit, weights, device):
         "energy": power.pairwise(z[None])["energy"][0] - pair,
         "radial": radial_sigreg(z),
     }
-    return {key: float(f"{float(value):.6g}") for key, value in found.items()}
+    return {key: power.short(value) for key, value in found.items()}
 
 
 def summary(record):

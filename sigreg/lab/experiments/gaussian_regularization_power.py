@@ -63,10 +63,10 @@ def run_unit(unit, device):
     for law in LAWS:
         found = values(law, unit["replicates"])
         rejections[law] = {test: int((found[test] > critical[test]).sum()) for test in found}
-        means[law] = {test: _short(found[test].mean()) for test in (f"mean_{slices[-1]}", "slice_free")}
-    spread = {test: _short(value.std()) for test, value in null.items() if not test.startswith("max")}
+        means[law] = {test: short(found[test].mean()) for test in (f"mean_{slices[-1]}", "slice_free")}
+    spread = {test: short(value.std()) for test, value in null.items() if not test.startswith("max")}
     return {
-        "critical": {test: _short(value) for test, value in critical.items()},
+        "critical": {test: short(value) for test, value in critical.items()},
         "null_std": spread,
         "rejections": rejections,
         "mean_value": means,
@@ -182,7 +182,8 @@ def seed_of(unit):
     return (unit["seed"] * 1_000_003 + unit["N"]) * 1_000_003 + unit["D"]
 
 
-def _short(value):
+def short(value):
+    """Six significant digits: what records keep."""
     return float(f"{float(value):.6g}")
 
 

@@ -35,7 +35,7 @@ def run_unit(unit, device):
     null = values("normal", unit["null_replicates"])
     critical = torch.quantile(null, 1 - power.LEVEL)
     rejections = {law: {"radial": int((values(law, unit["replicates"]) > critical).sum())} for law in LAWS}
-    return {"critical": float(f"{critical:.6g}"), "null_std": float(f"{null.std():.6g}"), "rejections": rejections}
+    return {"critical": power.short(critical), "null_std": power.short(null.std()), "rejections": rejections}
 
 
 def draw(law, n, dim, generator):

@@ -35,7 +35,7 @@ from sigreg.lab.batches import ViewBatches
 from sigreg.lab.experiments.information_maximization import LATENT_DIM, FirstBatches, images_of, state, trace
 from sigreg.lab.fit import fit
 from sigreg.lab.judging import pack
-from sigreg.lab.models import ConvEncoder, ViewNetwork, mlp
+from sigreg.lab.models import ConvEncoder, ViewNetwork, follow, mlp
 from sigreg.lab.records import table
 
 VERSION = 1
@@ -101,12 +101,10 @@ class Pair(nn.Module):
             p = z
         return z, p, t
 
-    @torch.no_grad()
     def after_step(self, _):
         """The slow copy follows; of two encoders the other one is next."""
         if self.kind == "slow copy":
-            for slow, fast in zip(self.second.parameters(), self.codes.parameters(), strict=True):
-                slow.lerp_(fast, 1 - MOMENTUM)
+            follow(self.second, self.codes, MOMENTUM)
         self.turn = 1 - self.turn
 
 

@@ -14,9 +14,9 @@ import torch
 from sigreg.joint_embedding import vicreg_logdet_loss, vicreg_loss, vicreg_pairdist_loss
 from sigreg.lab.data import normalised
 from sigreg.lab.experiments import without_labels
-from sigreg.lab.experiments.without_labels import build, features_of, images_of, judged
+from sigreg.lab.experiments.without_labels import build, features_of, images_of, judged, trials_of
 from sigreg.lab.models import refresh_norms
-from sigreg.lab.records import load_record, table
+from sigreg.lab.records import table
 from sigreg.lab.views import random_views
 from sigreg.vicreg_information import information_steps
 
@@ -45,14 +45,10 @@ def units(preset, seeds):
 
 def tuned(preset):
     """The weight of each method with the best mean over the trials' seeds; the middle one where there is no record."""
-    middle = {method: weights[1] for method, weights in GRID.items()}
-    try:
-        record = load_record("vicreg_information_family_trials")
-    except FileNotFoundError:
-        return middle
-    if record["provenance"]["preset"] != preset:
-        return middle
-    means = table(record).groupby(["method", "setting"]).held_out.mean()
+    entries = trials_of("vicreg_information_family_trials", preset)
+    if not entries:
+        return {method: weights[1] for method, weights in GRID.items()}
+    means = table({"units": entries}).groupby(["method", "setting"]).held_out.mean()
     return {method: float(means[method].idxmax()) for method in GRID}
 
 

@@ -6,10 +6,8 @@ reads that sixth. The test images are not asked.
 Derived in: Chapter 7, section 7.5.
 """
 
-from sigreg.lab.experiments import without_labels
+from sigreg.lab.experiments import without_labels_trials
 from sigreg.lab.experiments.vicreg_information_family import GRID, LARGE, NAMES, SMALL, loss_of
-from sigreg.lab.experiments.without_labels import build, features_of, images_of
-from sigreg.lab.probes import chosen_probe
 from sigreg.lab.records import table
 
 VERSION = 1
@@ -30,14 +28,8 @@ def units(preset, seeds):
 
 def run_unit(unit, device):
     """Train without the last sixth, and read it."""
-    pixels, labels = (part[: unit["images"]] for part in images_of(unit["whole"], device)[:2])
-    pair, kept = build(unit, device), len(pixels) - len(pixels) // 6
-    try:
-        without_labels.train(pair, unit, pixels[:kept], labels[:kept], loss_of(unit))
-    except ValueError as error:  # a trial may diverge: it loses
-        return {"held_out": 0.0, "failed": str(error)}
-    probe = chosen_probe(features_of(pair.online, pixels), labels, None, None)
-    return {"held_out": round(max(probe.held_out), 5), "ridge": probe.ridge}
+    found = without_labels_trials.run_unit(unit, device, loss_of(unit))
+    return {name: value for name, value in found.items() if name not in ("path", "curve")}
 
 
 def summary(record):

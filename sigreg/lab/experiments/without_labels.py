@@ -26,7 +26,7 @@ from sigreg.lab.data import fashion_mnist_bytes, normalised
 from sigreg.lab.experiments.self_supervised import evaluate_codes
 from sigreg.lab.judging import pack
 from sigreg.lab.loop import ViewStream, fit_on_device
-from sigreg.lab.models import ConvEncoder, ViewNetwork, mlp, refresh_norms
+from sigreg.lab.models import ConvEncoder, ViewNetwork, follow, mlp, refresh_norms
 from sigreg.lab.probes import chosen_probe
 from sigreg.lab.records import load_record
 from sigreg.self_supervised import view_prediction_loss
@@ -103,18 +103,22 @@ def units(preset, seeds):
 def tuned(preset):
     """Learning rate and weight of each method: the best of the trials' record where it is of this preset."""
     best = {method: {"lr": LRS[0], "setting": values[1], "trials": 0} for method, (_, values) in GRID.items()}
-    try:
-        record = load_record("without_labels_trials")
-    except FileNotFoundError:
-        return best
-    if record["provenance"]["preset"] != preset:
-        return best
+    entries = trials_of("without_labels_trials", preset)
     for method in GRID:
-        tried = [entry for entry in record["units"] if entry["unit"]["method"] == method]
+        tried = [entry for entry in entries if entry["unit"]["method"] == method]
         if tried:
             first = max(tried, key=lambda entry: entry["result"]["held_out"])["unit"]
             best[method] = {"lr": first["lr"], "setting": first["setting"], "trials": len(tried)}
     return best
+
+
+def trials_of(name, preset):
+    """The units of a record of trials; none where there is no record or one of another preset, which says nothing."""
+    try:
+        record = load_record(name)
+    except FileNotFoundError:
+        return []
+    return record["units"] if record["provenance"]["preset"] == preset else []
 
 
 @functools.lru_cache(maxsize=1)
@@ -164,12 +168,10 @@ class Pair(torch.nn.Module):
             self.predictor = mlp((dim, hidden, dim))
             self.target = copy.deepcopy(online).requires_grad_(False)
 
-    @torch.no_grad()
     def follow(self):
         """Move the copy a little towards the network."""
         if self.momentum is not None:
-            pairs = list(self.target.parameters()), list(self.online.parameters())
-            torch._foreach_lerp_(*pairs, 1 - self.momentum)
+            follow(self.target, self.online, self.momentum)
 
 
 def build(unit, device):

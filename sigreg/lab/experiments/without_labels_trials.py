@@ -37,12 +37,12 @@ def units(preset, seeds):
     ]
 
 
-def run_unit(unit, device):
-    """Train without the last sixth, and read it."""
+def run_unit(unit, device, loss=None):
+    """Train without the last sixth, by the method's own loss or another, and read it."""
     pixels, labels = (part[: unit["images"]] for part in images_of(unit["whole"], device)[:2])
     pair, kept = build(unit, device), len(pixels) - len(pixels) // 6
     try:
-        history = train(pair, unit, pixels[:kept], labels[:kept])
+        history = train(pair, unit, pixels[:kept], labels[:kept], loss)
     except ValueError as error:  # a trial may diverge: it loses
         return {"held_out": 0.0, "failed": str(error)}
     probe = chosen_probe(features_of(pair.online, pixels), labels, None, None)

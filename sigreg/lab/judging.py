@@ -60,6 +60,18 @@ def unpack(text: str, images: int) -> np.ndarray:
     return bits[:images].astype(bool)
 
 
+def share_apart(a: str, b: str) -> float:
+    """The share of guesses in which two texts of :func:`pack` differ; infinite where they are not of one number.
+
+    >>> share_apart(pack([True, False] * 4), pack([True, True] * 4))
+    0.5
+    """
+    if len(a) != len(b):
+        return math.inf
+    one, other = (unpack(text, 8 * len(base64.b64decode(text))) for text in (a, b))
+    return float((one != other).mean())
+
+
 def gap_of_guesses(a, b) -> Gap:
     r"""The gap from the guesses themselves: a and b say for each seed which images were right, (S, N) booleans.
 

@@ -27,6 +27,9 @@ a docstring
 ``tolerance(unit)`` (may be left out)
     The largest relative difference that verification puts down to rounding, 0.001 where nothing is said. Processors
     round differently, and training amplifies that: such units say by how much, as measured, and why.
+``LOOSE = {"ridge": 0.9}`` (may be left out)
+    Endings of keys with bounds of their own: a setting chosen from a grid moves by a whole step, and what a search
+    leaves over is noise.
 
 That is all: the file is found by its name, and this module does the rest. ``run path/to/mine.py`` runs an
 experiment that lies elsewhere. Under ``torchrun`` every process calls ``run_unit`` inside the process group,
@@ -262,11 +265,11 @@ def verify(name, count=3, device=None, out=None, tolerance=None, cheapest=False,
     job = _Job(name, record["provenance"]["preset"], record["provenance"]["seeds"], device)
     if problems := _problems(record, job.experiment, out):
         raise Refused("; ".join(problems))
-    some = _chosen(record, job.experiment, count, cheapest)
+    some, loose = _chosen(record, job.experiment, count, cheapest), getattr(job.experiment, "LOOSE", {})
     allowed = getattr(job.experiment, "tolerance", lambda unit: TOLERANCE) if tolerance is None else lambda _: tolerance
     largest = 0.0
     for entry in some:
-        found = _difference(entry["result"], job.work(entry["unit"])["result"])
+        found = _difference(entry["result"], job.work(entry["unit"])["result"], loose)
         largest = max(largest, found)
         if found > allowed(entry["unit"]):
             raise Refused(
@@ -306,26 +309,42 @@ def _problems(record, experiment, out):
     return [f"{line}: restore it, or run it again" for line in found]
 
 
-def _difference(a, b):
+def _difference(a, b, loose=None):
     """The largest relative difference of two results of one form; infinite where their forms differ.
 
     Lists beside a list ``count`` are a histogram: each bin weighs as much as it holds, so that what a nearly empty
-    one says of its few members is not more than their share.
+    one says of its few members is not more than their share. Texts under keys that end in ``right`` are guesses as
+    :func:`sigreg.lab.judging.pack` keeps them: what differs is a share of them. A key that ends as one of ``loose``
+    counts only from the bound on that stands there.
 
     >>> _difference({"rate": [1.0, 2.0], "seconds": 3.0}, {"rate": [1.0, 2.5], "seconds": 9.0})
     0.2
     >>> _difference({"count": [99, 1], "accuracy": [1.0, 1.0]}, {"count": [99, 1], "accuracy": [1.0, 0.0]})
     0.01
+    >>> _difference({"right": "oA=="}, {"right": "4A=="})
+    0.125
+    >>> _difference({"a_ridge": 1.0}, {"a_ridge": 0.3}, {"ridge": 0.9})
+    0.0
     """
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         if isinstance(a.get("count"), list):
             return max(_bins_apart(key, a, b) for key in a)
-        return max((_difference(a[key], b[key]) for key in a if not key.endswith("seconds")), default=0.0)
+        return max((_under(key, a[key], b[key], loose or {}) for key in a if not key.endswith("seconds")), default=0.0)
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return max(map(_difference, a, b), default=0.0)
+        return max((_difference(x, y, loose) for x, y in zip(a, b, strict=True)), default=0.0)
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
     return 0.0 if a == b else float("inf")
+
+
+def _under(key, a, b, loose):
+    """The difference under a key, as its ending says."""
+    if key.endswith("right") and isinstance(a, str) and isinstance(b, str):
+        from sigreg.lab.judging import share_apart  # loads scipy, which few runs need
+
+        return share_apart(a, b)
+    found = _difference(a, b, loose)
+    return 0.0 if any(key.endswith(end) and found <= bound for end, bound in loose.items()) else found
 
 
 def _bins_apart(key, a, b):

@@ -12,6 +12,7 @@ import torch
 from sigreg.lab import records, reproduce
 from sigreg.lab.data import DataMissing
 from sigreg.lab.experiments import gaussian_regularization_power as power
+from sigreg.lab.judging import pack
 
 TOY = '''"""Sums of seeded random numbers."""
 
@@ -369,6 +370,8 @@ def test_an_experiment_says_which_units_rounding_moves(toy, known, monkeypatch):
     assert reproduce.verify("toy", 1, "cpu", known) == pytest.approx(0.01, rel=0.05)  # of cell 0
     with pytest.raises(reproduce.Refused, match=r"up to 0\.01, more than 0\.001"):
         reproduce.verify("toy", 8, "cpu", known)
+    monkeypatch.setattr(reproduce.load_experiment("toy"), "LOOSE", {"value": 0.02}, raising=False)
+    assert reproduce.verify("toy", 8, "cpu", known) == 0
 
 
 def test_the_quick_check_takes_the_cheapest_telling_unit_within_its_bound(toy, known, monkeypatch, capsys):
@@ -415,6 +418,13 @@ def test_difference_of_results():
     assert reproduce._difference({"a": [None, "x", 0]}, {"a": [None, "x", 0]}) == 0
     assert reproduce._difference({"train_seconds": 1}, {"train_seconds": 2}) == 0
     assert reproduce._difference(0.0, 1.0) == 1.0
+    guesses, other = pack([True, False] * 40), pack([True, True] * 40)
+    assert reproduce._difference({"white_right": guesses}, {"white_right": other}) == 0.5
+    assert reproduce._difference({"right": guesses}, {"right": pack([True])}) == float("inf")
+    assert reproduce._difference({"name": guesses}, {"name": other}) == float("inf")  # another text is another result
+    one, two = {"cells": [{"a_ridge": 1.0, "a": 1.0}]}, {"cells": [{"a_ridge": 0.3, "a": 0.9}]}
+    assert reproduce._difference(one, two, {"ridge": 0.75}) == pytest.approx(0.1)
+    assert reproduce._difference(one, two, {"ridge": 0.65}) == pytest.approx(0.7)
     bins = {"count": [3, 0, 1], "share": [0.5, 0.0, 1.0]}
     assert reproduce._difference(bins, bins) == 0
     assert reproduce._difference(bins, {**bins, "share": [0.5, 0.0, 0.0]}) == pytest.approx(1 / 2.5)

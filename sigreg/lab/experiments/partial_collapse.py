@@ -22,6 +22,9 @@ from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
 SEEDS = {"default": 3, "full": 5}
+# AVX2 against AVX-512, or no vector instructions: an axis that is all but dead differs by three quarters, and R^2 of a
+# law over few axes by half. Tests hold the formulas; a run again holds the study.
+LOOSE = {"variance": 0.95, "unshared": 0.6, "item_1": 0.7, "item_2": 0.7, "item_3": 0.7}
 
 ALIVE = 0.05  # variance above which a direction counts as alive
 NU_4 = 3 * math.sqrt(2 * math.pi) / 3**2.5
@@ -35,6 +38,11 @@ def units(preset, seeds):
     law = {"lambdas": [0.03, 0.1, 0.3, 1.0, 3.0], "widths": [32, 64] if full else [16, 32]}
     law["rest"] = 1000 if full else 500
     return [{**size, **law, "method": "sigreg", "lr": 1e-3, "setting": 1.0, "seed": seed} for seed in seeds]
+
+
+def tolerance(unit):
+    """Relative rounding that training leaves, but for :data:`LOOSE`: variances foretold differ by 14%."""
+    return 0.25
 
 
 def run_unit(unit, device):

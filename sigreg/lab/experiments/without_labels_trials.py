@@ -23,6 +23,7 @@ from sigreg.lab.probes import chosen_probe
 VERSION = 1
 SEEDS = {"default": 1, "full": 1}
 CHECK = {"method": "sigreg"}
+LOOSE = {"ridge": 0.91}  # two steps of the grid
 
 
 def units(preset, seeds):
@@ -35,6 +36,11 @@ def units(preset, seeds):
         for lr in LRS
         for method in GRID
     ]
+
+
+def tolerance(unit):
+    """Relative rounding that training leaves: 0.4% with AVX2 against AVX-512, 2.7% with no vector instructions."""
+    return 0.05
 
 
 def run_unit(unit, device, loss=None):

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigreg._distributed import from_first, gather_rows, shared_group
-from sigreg._precision import at_least_float32, without_autocast
+from sigreg._precision import at_least_float32, exponent_of, times_two_to, without_autocast
 from sigreg._validate import (
     require_between,
     require_count,
@@ -269,6 +269,7 @@ def variance_between(w: Tensor, labels: Tensor) -> float:
     require_finite("w", require_floating("w", w, 2, "(N, D)"))
     labels = require_labels("labels", labels, len(w))
     w = w.cpu().double()
+    w = times_two_to(-exponent_of(w), w)  # squares stay in range
     w = w - w.mean(0)
     member = F.one_hot(torch.unique(labels.cpu(), return_inverse=True)[1]).double()
     size = member.sum(0)

@@ -180,7 +180,8 @@ def class_sigreg(
         raise ValueError("responsibilities must be 0 or more, and some entry of every row positive: use a softmax")
     (r, start), everyone = gather_rows(own, shared), gather_rows(w.detach(), shared)[0]
     means = (r.T @ everyone) / r.sum(0).clamp_min(1e-6)[:, None]
-    classes = from_first(torch.multinomial(r.cpu(), 1, generator=generator)[:, 0].to(w.device), shared)
+    share = r if r.is_meta else r.cpu()  # one generator's classes on every device
+    classes = from_first(torch.multinomial(share, 1, generator=generator)[:, 0].to(w.device), shared)
     about = means[classes[start : start + len(w)]]
     return sliced_sigreg((w - about) / scale, directions, sync=sync, group=group)
 

@@ -36,8 +36,7 @@ OWN: dict[str, dict[str, float]] = {
     "book/api_lab.html": {"height": 70_000, "requests": 21},  # a reference list, to be searched and not read
     "notebooks/04b_computing_sigreg.html": {"requests": 21},
     "notebooks/04c_training_with_sigreg.html": {"megabytes": 1.7},  # four clouds that move
-    "notebooks/06_self_supervised.html": {"height": 20_900},  # the law of partial collapse is in it, whole
-    "notebooks/08_information_maximization.html": {"requests": 24, "height": 21_200},  # five verdicts close it
+    "notebooks/08_information_maximization.html": {"requests": 24},
 }
 
 READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"

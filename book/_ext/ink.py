@@ -142,25 +142,20 @@ def points(element: ET.Element) -> list[tuple[float, float]]:
     return found
 
 
-def layer(image: ET.Element) -> Image.Image | None:
-    """The pixels of a picture that is a layer of marks, with clear pixels between them; None for any other.
-
-    Photographs that lie side by side have clear pixels, too. They are known by their many greys.
-    """
-    if not image.get(XLINK, "").startswith("data:image/png;base64,"):
-        return None
-    picture = Image.open(io.BytesIO(base64.b64decode(image.get(XLINK).partition(",")[2])))
-    pixels = np.array(picture.convert("RGBA")).reshape(-1, 4)
-    shown = pixels[pixels[:, 3] > 0, :3]
-    if len(shown) in (0, len(pixels)):
-        return None
-    photographs = np.ptp(shown, axis=1).max() <= 3 and len(np.unique(shown[:, 0])) > 64
-    return None if photographs else picture
+def pixels_of(image: ET.Element) -> np.ndarray:
+    """Red, green, blue and opacity of a picture, a row for each pixel row."""
+    data = base64.b64decode(image.get(XLINK).partition(",")[2])
+    return np.array(Image.open(io.BytesIO(data)).convert("RGBA"))
 
 
-def recolor(picture: Image.Image) -> str:
+def are_photographs(pixels: np.ndarray) -> bool:
+    """Photographs side by side have clear pixels between them, as layers of marks have, but many greys."""
+    shown = pixels[pixels[..., 3] > 0, :3]
+    return np.ptp(shown, axis=1).max(initial=0) <= 3 and len(np.unique(shown[:, 0])) > 64
+
+
+def recolor(pixels: np.ndarray) -> str:
     """The address of a layer of marks in light ink; colours that one does not tell apart are taken together."""
-    pixels = np.array(picture.convert("RGBA"))
     known, place = np.unique(pixels[..., :3].reshape(-1, 3) & 0xF8, axis=0, return_inverse=True)
     known = known | known >> 5  # white stays white
     partners = [[*bytes.fromhex(dark(f"#{bytes(color).hex()}")[1:])] for color in known]
@@ -189,15 +184,22 @@ def darken(text: str) -> str:
     root = ET.fromstring(text)
     grounds = []
     for image in root.iter(f"{{{SVG}}}image"):
-        if marks := layer(image):
-            image.set(XLINK, recolor(marks))
-        else:
+        pixels = pixels_of(image)
+        if pixels[..., 3].min() > 0:
             grounds.append(rectangle(image))
+        elif not are_photographs(pixels):
+            image.set(XLINK, recolor(pixels))
 
     def on_a_picture(element):
-        places = points(element)
-        return places and any(
-            all(left <= x <= right and top <= y <= bottom for x, y in places) for left, top, right, bottom in grounds
+        places = np.array(points(element))
+        edge = (
+            2 if element.get("id").startswith("line2d") else 0
+        )  # a line may end at the edge, but not follow it
+        return len(places) and any(
+            ((places >= (left - edge, top - edge)) & (places <= (right + edge, bottom + edge))).all()
+            and left <= places[:, 0].mean() <= right
+            and top <= places[:, 1].mean() <= bottom
+            for left, top, right, bottom in grounds
         )
 
     def visit(element):

@@ -157,10 +157,12 @@ def test_a_picture_stays_as_it_is_and_so_does_what_is_written_on_it():
     ax.text(1, 1, "on it", color="#FFFFFF")
     ax.text(3, 3, "black on it", color="#000000")
     ax.set_title("above it", color="#010203")
+    ax.axvline(3.5, color="#040506")
     before = figures.svg(figure)
     after = ink.darken(before)
     np.testing.assert_array_equal(image_of(before), image_of(after))
     assert "#ffffff" in colors(after) and after.count('fill="#000000"') >= 2
+    assert "#040506" in colors(after), "a line across the picture"
     assert "#010203" not in colors(after) and ink.dark("#010203") in colors(after)
 
 

@@ -45,6 +45,17 @@ def _raw(text: str, line: int | None) -> nodes.raw:
     return node
 
 
+def trim_code(document: nodes.document) -> None:
+    """No cell ends in empty lines."""
+    for cell in document.findall(lambda node: isinstance(node, nodes.container)):
+        if cell.get("nb_element") == "cell_code_source":
+            for block in cell.findall(nodes.literal_block):
+                text = block.astext().rstrip()
+                block.clear()
+                block += nodes.Text(text)
+                block.rawsource = text  # else Sphinx takes it for text with markup, and gives no colours
+
+
 def fold_code(document: nodes.document) -> int:
     """Fold the inputs that are not methods; return how many."""
     folded = 0
@@ -160,6 +171,7 @@ def read(app, doctree: nodes.document) -> None:
         fold_proofs(doctree)
         fold_deep(doctree)
         fold_references(doctree)
+        trim_code(doctree)
         if fold_code(doctree):
             add_switch(doctree)
 

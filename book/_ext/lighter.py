@@ -1,5 +1,8 @@
 """Lighter pages: one style sheet and one script a page in place of some twenty, pictures fetched as they come near.
 
+Pictures carry their size, so that the page has its height before they are there, and an address that leads to a figure
+ends at it.
+
 The theme and its extensions each bring files of their own. When the book is built, those that a page names in its head
 are written behind each other into one file, in their order, and the page names that file. Addresses inside a style
 sheet are rewritten. MathJax stays by itself, for only some pages need it; the search page, whose scripts wait for each
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +22,7 @@ SCRIPT = re.compile(r"[ \t]*<script\b[^>]*></script>\n?")
 ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
 # What others need before the page goes on, and what only some pages need.
 APART = ("documentation_options.js", "mathjax", "design-tabs.js")
+PICTURE = re.compile(r"<img\b[^>]*>")
 URL = re.compile(r"""url\(\s*(["']?)(?!data:|#|https?:)([^"')]+)\1\s*\)""")
 IMPORT = re.compile(r"""@import\s+(?:url\()?["']?([^"');]+)["']?\)?;""")
 
@@ -103,6 +108,34 @@ def lazy_pictures(text: str) -> str:
     return text
 
 
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG or SVG in CSS pixels; None where the file does not say."""
+    with path.open("rb") as file:
+        head = file.read(2000)
+    if head.startswith(b"\x89PNG") and len(head) >= 24:
+        return struct.unpack(">II", head[16:24])
+    sides = {name: _pixels(head, name) for name in (b"width", b"height")}
+    return None if None in sides.values() else tuple(sides.values())
+
+
+def _pixels(head: bytes, name: bytes) -> int | None:
+    found = re.search(rb'<svg\b[^>]*?\s%s="([\d.]+)(pt|px)?"' % name, head)
+    return found and round(float(found[1]) * (4 / 3 if found[2] == b"pt" else 1))
+
+
+def sized_pictures(page: Path, text: str) -> str:
+    """Each picture that says no size says that of its file."""
+    for match in reversed(list(PICTURE.finditer(text))):
+        given = dict(ATTRIBUTE.findall(match[0]))
+        path = file_of(page, given.get("src", ""))
+        if given.keys() & {"width", "height"} or path.suffix not in (".png", ".svg") or not path.is_file():
+            continue
+        if size := size_of(path):
+            start = match.start() + len("<img")
+            text = f'{text[:start]} width="{size[0]}" height="{size[1]}"{text[start:]}'
+    return text
+
+
 def inline_options(page: Path, text: str) -> str:
     """The dozen lines of `documentation_options.js` stand in the page; the script of tabs goes where there are none."""
     for match, address in reversed(local(SCRIPT, text, "src", lambda given: True)):
@@ -120,7 +153,8 @@ def finish(app, exception) -> None:
     root = Path(app.outdir)
     for page in sorted(root.rglob("*.html")):
         if "_static" not in page.relative_to(root).parts[:1] and page.name != "search.html":
-            page.write_text(lazy_pictures(inline_options(page, lighten(page, root))), encoding="utf-8")
+            text = sized_pictures(page, lazy_pictures(inline_options(page, lighten(page, root))))
+            page.write_text(text, encoding="utf-8")
 
 
 def setup(app):

@@ -81,7 +81,7 @@ def page(tmp_path, monkeypatch, text, cells):
 def test_inputs_fold_and_outputs_stay(tmp_path, monkeypatch):
     cells = [
         ("x = 1\nsigreg.lab.notebook.start()", []),
-        ("def f(x):\n    return x", []),
+        ("def f(x):\n    return x\n\n\n", []),
         ("f(2)", []),
         ("f(3)", ["hide-cell"]),
     ]
@@ -89,6 +89,7 @@ def test_inputs_fold_and_outputs_stay(tmp_path, monkeypatch):
     assert html.count('<details class="plumbing">') == 2 and html.count("<summary>Set-up</summary>") == 1
     outside = re.sub(r'<details class="plumbing">.*?</details>', "", html, flags=re.DOTALL)
     assert outside.count("what it printed") == 3  # all but that of the set-up
+    assert re.search(r'class="n">x</span>\n</pre>', html)  # in colours, and without the empty lines at the end
     assert html.index("code-switch") > html.index("of a book") and "code.js" in html
 
 

@@ -57,3 +57,14 @@ def test_options_stand_in_the_page(tmp_path):
 def test_pictures_after_the_first_are_lazy():
     text = lighter.lazy_pictures(PAGE)
     assert '<img src="a.png">' in text and '<img loading="lazy" src="b.png">' in text and text.count("lazy") == 1
+
+
+def test_pictures_say_their_size(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + (640).to_bytes(4) + (480).to_bytes(4))
+    (tmp_path / "b.svg").write_text('<?xml version="1.0"?>\n<svg viewBox="0 0 3 2" height="150pt" width="300pt"></svg>')
+    (tmp_path / "c.svg").write_text('<svg viewBox="0 0 3 2"></svg>')
+    text = '<img src="a.png" alt="A"><img src="b.svg"><img src="c.svg"><img width="9" src="a.png"><img src="gone.png">'
+    assert lighter.sized_pictures(tmp_path / "page.html", text) == (
+        '<img width="640" height="480" src="a.png" alt="A"><img width="400" height="200" src="b.svg">'
+        '<img src="c.svg"><img width="9" src="a.png"><img src="gone.png">'
+    )

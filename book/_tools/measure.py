@@ -5,8 +5,9 @@
 
 In Chromium at 1300 x 900 px, folds closed: height, share of it that is code, screens and lines of code before the first
 figure, bytes (text gzipped, as web hosts send it) and requests, contrast of captions in light and dark, words of a
-verdict, numbers in a paragraph. Chapters are held to all limits, other pages to those that concern them. ``OWN`` is for
-a page that cannot meet a limit yet, with the value that it may not exceed, so that nothing gets worse; it is empty.
+verdict, numbers in a paragraph; at 390 px, the smallest letters of the figures. Chapters are held to all limits, other
+pages to those that concern them. ``OWN`` is for a page that cannot meet a limit yet, with the value that it may not
+exceed, so that nothing gets worse; it is empty.
 
 ``--answers`` tells after how many seconds a live figure answers, as fast as this machine is and slowed four times, and
 how long the page was blocked. It has no limit: the numbers are those of the machine, and of what else it does.
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import browser
 
 TEXT_FILES = {".html", ".css", ".js", ".svg", ".json", ".txt"}  # web hosts send these gzipped
-WIDTH, HEIGHT = 1300, 900
+WIDTH, HEIGHT, PHONE = 1300, 900, 390
 LIMITS = {
     "height": 20_000,  # px
     "code": 18,  # per cent of the height
@@ -34,7 +35,9 @@ LIMITS = {
     "contrast": 7,  # of captions, at least
     "verdict": 60,  # words
     "numbers": 4,  # in a paragraph
+    "letters": 9,  # px of the smallest in a figure on a phone, at least
 }
+AT_LEAST = ("contrast", "letters")
 OF_CHAPTERS = ("code", "screens", "lines")
 OWN: dict[str, dict[str, float]] = {}
 
@@ -95,6 +98,16 @@ CONTRAST = r"""() => {
     return parse(style.fontWeight)[0] < 400 ? 1 : (a + 0.05) / (b + 0.05);
   }).reduce((least, v) => Math.min(least, v), 21);
 }"""
+
+
+# The smallest letters of the drawings, as they are shown: their size in points is known, and the scale of the drawing.
+LETTERS = r"""() => [...document.querySelectorAll('.inked')].map(box => {
+  const image = [...box.querySelectorAll('img')].find(e => e.checkVisibility()), size = +box.dataset.letters;
+  if (!image || !size) return Infinity;
+  const { width, height } = image.getBoundingClientRect();
+  const scale = Math.min(width / image.getAttribute('width'), height / image.getAttribute('height'));
+  return size * 4 / 3 * scale;
+}).reduce((least, size) => Math.min(least, size), 99)"""
 
 
 # From the first line on: as soon as a live figure has a control, use it, and note when the figure has changed.
@@ -175,13 +188,14 @@ def look(tab, home: str, root: Path, name: str) -> dict:
     for theme in ("light", "dark"):
         tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
         contrasts.append(tab.evaluate(CONTRAST))
-    return found | {"contrast": min(contrasts)}
+    tab.set_viewport_size({"width": PHONE, "height": HEIGHT})
+    return found | {"contrast": min(contrasts), "letters": tab.evaluate(LETTERS) + 0.05}  # sizes are whole pixels
 
 
 def keeps(found: dict, measure: str, bound: float | None = None) -> bool:
     """Is a measure within the common limit, or another?"""
     bound = LIMITS[measure] if bound is None else bound
-    return found[measure] >= bound if measure == "contrast" else found[measure] <= bound
+    return found[measure] >= bound if measure in AT_LEAST else found[measure] <= bound
 
 
 def problems(name: str, found: dict) -> list[str]:

@@ -143,11 +143,19 @@ def points(element: ET.Element) -> list[tuple[float, float]]:
 
 
 def layer(image: ET.Element) -> Image.Image | None:
-    """The pixels of a picture that is a layer of marks, with clear pixels between them; None for any other."""
+    """The pixels of a picture that is a layer of marks, with clear pixels between them; None for any other.
+
+    Photographs that lie side by side have clear pixels, too. They are known by their many greys.
+    """
     if not image.get(XLINK, "").startswith("data:image/png;base64,"):
         return None
     picture = Image.open(io.BytesIO(base64.b64decode(image.get(XLINK).partition(",")[2])))
-    return picture if "A" in picture.getbands() and picture.getchannel("A").getextrema()[0] == 0 else None
+    pixels = np.array(picture.convert("RGBA")).reshape(-1, 4)
+    shown = pixels[pixels[:, 3] > 0, :3]
+    if len(shown) in (0, len(pixels)):
+        return None
+    photographs = np.ptp(shown, axis=1).max() <= 3 and len(np.unique(shown[:, 0])) > 64
+    return None if photographs else picture
 
 
 def recolor(picture: Image.Image) -> str:

@@ -164,6 +164,16 @@ def test_a_picture_stays_as_it_is_and_so_does_what_is_written_on_it():
     assert "#010203" not in colors(after) and ink.dark("#010203") in colors(after)
 
 
+def test_photographs_side_by_side_stay_as_they_are():
+    figure, ax = plt.subplots()
+    for left in (0, 2):
+        ax.imshow(np.linspace(0, 1, 400).reshape(20, 20), cmap="gray", extent=(left, left + 1, 0, 1), alpha=0.9)
+    ax.set(xlim=(0, 4), ylim=(0, 2))
+    before = figures.svg(figure)
+    assert before.count("<image") == 1 and image_of(before)[..., 3].min() == 0  # matplotlib makes them one picture
+    np.testing.assert_array_equal(image_of(before), image_of(ink.darken(before)))
+
+
 def test_a_layer_of_marks_gets_light_ink():
     figure, ax = plt.subplots()
     ax.scatter(*np.random.default_rng(0).normal(size=(2, 3000)), color=CYCLE[0])

@@ -25,6 +25,7 @@ from PIL import Image
 
 GROUND = "#15181d"  # --pst-color-background of the dark theme
 CONTRASTS = ((1, 1), (1.3, 1.35), (3, 4.8), (7.5, 8.5), (21, 13))  # with white, and with the dark ground
+VIVID = 12  # a strong colour is seen however light it was: yellow would else be as faint as on white
 SMALLEST = 9  # CSS px that the letters of a figure have on every screen; a narrow one scrolls it sideways
 SVG, XLINK = "http://www.w3.org/2000/svg", "{http://www.w3.org/1999/xlink}href"
 FONT_SCALE = 100  # matplotlib draws letters at this size, and scales them to their own
@@ -113,9 +114,9 @@ def dark(color: str) -> str:
     """The partner of an ink on the dark ground."""
     if color in PARTNERS:
         return PARTNERS[color]
-    wanted = contrast_on_dark(contrast(color, "#ffffff"))
     ground = linear(GROUND)
     _, a, b = oklab(linear(color))
+    wanted = max(contrast_on_dark(contrast(color, "#ffffff")), 1 + VIVID * math.hypot(a, b))
     _, tint_a, tint_b = oklab(ground)
     faint = max(0.0, 1 - (wanted - 1) / 2)  # near the ground an ink takes on its tint
     rgb = with_luminance(a + faint * tint_a, b + faint * tint_b, wanted * (luminance(ground) + 0.05) - 0.05)
@@ -232,7 +233,7 @@ def both(match: re.Match, page: Path) -> str:
         other.write_text(darken(text), encoding="utf-8")
     width, height = (float(size) * PX for size in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups())
     size = letters(text)
-    least = f"--least: {min(1.5, SMALLEST / (PX * size)) * width:.0f}px" if size else ""
+    least = f"--least: {math.ceil(min(1.5, SMALLEST / (PX * size)) * width)}px" if size else ""
     shape = f'width="{width:.0f}" height="{height:.0f}" loading="lazy"'
     twins = (
         f'<img class="only-{theme}" {before}src="{address[: -len(file.name)]}{twin.name}" {shape}{after} />'

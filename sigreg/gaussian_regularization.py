@@ -668,6 +668,9 @@ def radial_sigreg(
     Raises:
         TypeError, ValueError: ``z`` is not a non-empty floating array of that shape, or the grid is not allowed.
 
+    Reference:
+        Kuang et al., arXiv 2602.14272 (Radial-VCReg), draw lengths to the chi law by another loss, beside VICReg's.
+
     Derived in:
         Chapter 4, Proposition 4.20.
 

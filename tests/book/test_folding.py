@@ -10,6 +10,9 @@ import pytest
 
 pytest.importorskip("myst_nb")
 
+from docutils import nodes
+from docutils.utils import new_document
+from sphinx.addnodes import desc, desc_signature
 from sphinx.testing.util import SphinxTestApp
 
 EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
@@ -125,3 +128,18 @@ def test_the_figure_of_in_short_stands_under_it(tmp_path, monkeypatch):
     small, rest = html.split('<figure class="in-short">')[1].split("</figure>", 1)
     assert 'alt="a curve"' in small and 'href="#fig-curve"' in small and "The curve." in small
     assert html.index("It works.") < html.index('class="in-short"') and 'id="fig-curve"' in rest
+
+
+def test_modules_fold_under_the_names_they_offer():
+    def offered(name):
+        return desc("", desc_signature("", "", ids=[f"sigreg.lab.data.{name}"]))
+
+    document = new_document("api_lab")
+    title, first, second = nodes.title("", "data"), nodes.paragraph("", "Where data are."), nodes.paragraph("", "More.")
+    document += nodes.section("", title, first, second, offered("fetch"), offered("verify"))
+    document += nodes.section("", nodes.title("", "Without names"), nodes.paragraph("", "Stays."))
+    folding.fold_modules(document)
+    shown, opening, *inside, closing = document[0].children[1:]
+    assert shown is first and "<code>fetch</code>, <code>verify</code>" in opening.astext()
+    assert inside[0] is second and len(inside) == 3 and closing.astext() == "</details>"
+    assert len(document[1]) == 2

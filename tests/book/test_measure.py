@@ -76,3 +76,15 @@ def test_a_page_may_have_a_limit_of_its_own(found, monkeypatch):
     assert measure.problems("notebooks/height.html", page) == []
     monkeypatch.setattr(measure, "OWN", {"notebooks/height.html": {"height": page["height"] - 1}})
     assert measure.problems("notebooks/height.html", page)
+
+
+@needs_chromium
+def test_the_answer_of_a_live_figure_waits_for_what_blocks_the_page(tmp_path):
+    figure = '<div class="live"><input type="checkbox" id="box"><output id="said">0</output></div>'
+    script = 'box.onchange = () => { said.textContent = "1"; };'
+    wait = "const end = performance.now() + 400; while (performance.now() < end);"
+    (tmp_path / "quick.html").write_text(f"<body>{figure}<script>{script}</script></body>")
+    (tmp_path / "slow.html").write_text(f"<body>{figure}<script>{wait} {script}</script></body>")
+    with measure.browser.serve(tmp_path) as home, measure.browser.opened(CHROMIUM) as chrome:
+        quick, slow = (measure.answers(chrome, f"{home}/{name}.html") for name in ("quick", "slow"))
+    assert slow["answer"] > max(0.4, quick["answer"]) and slow["longest"] > 0.3 and slow["blocked"] > 0.25

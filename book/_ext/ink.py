@@ -192,9 +192,7 @@ def darken(text: str) -> str:
 
     def on_a_picture(element):
         places = np.array(points(element))
-        edge = (
-            2 if element.get("id").startswith("line2d") else 0
-        )  # a line may end at the edge, but not follow it
+        edge = 2 if element.get("id").startswith("line2d") else 0  # a line may end at the edge, but not follow it
         return len(places) and any(
             ((places >= (left - edge, top - edge)) & (places <= (right + edge, bottom + edge))).all()
             and left <= places[:, 0].mean() <= right

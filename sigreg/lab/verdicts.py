@@ -357,6 +357,17 @@ def _runs_away(read, level):
     )
 
 
+def _long(method, baseline, record="semi_supervised_long", least=8):
+    """A paired difference in points after long training with few labels; None where fewer draws were finished."""
+    gap = _more_right(record, {"method": method}, {"method": baseline})
+
+    def measure(read, level):
+        draws = {entry["unit"]["seed"] for entry in read(record)["units"]}
+        return gap(read, level) if len(draws) >= least else None
+
+    return measure
+
+
 def _few_labels(record, method, baseline):
     """A paired difference at 100 labels, in points."""
 
@@ -494,15 +505,15 @@ MEASURES = {
     ("P6", "shared"): _power("wrong scale", "heavy tails"),
     ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
     ("P7", "plain"): _runs_away,
-    ("P7", "labels"): _few_labels("semi_supervised", {"name": "rate"}, {"name": "labels"}),
+    ("P7", "labels"): _long("consistency+rate", "consistency"),
     ("P8", "untrained"): _without_labels("self_supervised", "random"),
     ("P8", "ranks"): _rate_ranks,
     ("P8", "enforced"): _enforced,
     ("P8", "gain"): _equal_trials("untrained"),
     ("P8", "labels"): _equal_trials("supervised"),
-    ("P9", "consistency"): _few_labels(
-        "semi_supervised_pretrained", {"name": "consistency+sigreg"}, {"name": "consistency"}
-    ),
+    ("P9", "consistency"): _long("consistency+sigreg", "consistency"),
+    ("P9", "thousand"): _long("consistency+sigreg", "consistency", "semi_supervised_long_thousand", least=4),
+    ("P9", "start"): _few_labels("semi_supervised_pretrained", {"name": "consistency+sigreg"}, {"name": "consistency"}),
     ("P9", "alone"): _few_labels("semi_supervised", {"name": "sigreg", "nats": 0.1}, {"name": "labels"}),
     ("P9", "spread"): _few_labels("semi_supervised_pretrained", {"name": "neighbours+sigreg"}, {"name": "neighbours"}),
     ("P9", "untrained"): _without_labels("self_supervised", "random"),

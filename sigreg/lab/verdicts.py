@@ -85,6 +85,7 @@ class Judged:
     answers: list[Answer]
     text: str
     state: str  # a key of STATES
+    core: str = ""  # the same, for the records of the core's tests alone
 
 
 def judge(claim: dict, numbers=None, records=None) -> Judged:
@@ -120,12 +121,13 @@ def judge(claim: dict, numbers=None, records=None) -> Judged:
     else:
         word = "confirmed" if set(said["beyond"]) <= {"yes"} else "confirmed in a region"
     text = claim["reason"].format(**{answer.id: answer for answer in answers})
-    return Judged(word, answers, text, state_of(claim, records))
+    return Judged(word, answers, text, state_of(claim, records), state_of(claim, records, ("core",)))
 
 
-def state_of(claim: dict, records=None) -> str:
-    """When the rule was written, seen from the records that it reads: a key of :data:`STATES`."""
-    names, states = records_of(claim), set()
+def state_of(claim: dict, records=None, kinds=("core", "beyond")) -> str:
+    """When the rule was written, seen from the records that its tests of these kinds read: a key of :data:`STATES`."""
+    asked, states = {kind: claim["rule"].get(kind) for kind in kinds}, set()
+    names = records_of({"rule": asked})
     for name in names:
         try:
             runs = load_record(name, records)["provenance"]["runs"]
@@ -246,7 +248,10 @@ def small_print(claim: dict, judged: Judged) -> str:
     looks = claim["rule"].get("looks", 0)
     covers = ["", "The interval covers with 95%. ", f"Intervals cover with 95%, all {looks} together. "][min(looks, 2)]
     slanted = "Rows in italics mark limits. " if any(a.kind == "beyond" for a in judged.answers) else ""
-    return f"{slanted}{covers}{STATES[judged.state]}"
+    when = STATES[judged.state]
+    if judged.core == "before" != judged.state:
+        when = f"Core: {STATES['before'].lower()} Elsewhere: {when.lower()}"
+    return f"{slanted}{covers}{when}"
 
 
 # ---------------------------------------------------------------- what the tests read from records

@@ -29,7 +29,7 @@ from sigreg.semi_supervised import sigreg_weight
 
 VERSION = 1
 SEEDS = {"default": 15, "full": 15}
-CHECK = {"method": "consistency+sigreg"}
+CHECK = {"method": "labels"}  # a third of the work of the others
 
 NAMES = {
     "labels": "labels only",

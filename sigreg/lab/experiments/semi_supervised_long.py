@@ -90,7 +90,7 @@ def tuned(preset):
 
 
 def tolerance(unit):
-    """Relative rounding that training leaves; more steps than in the short study leave more."""
+    """Relative rounding that training leaves: twice that of the short study, not yet measured on another processor."""
     return 0.06
 
 

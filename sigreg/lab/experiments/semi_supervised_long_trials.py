@@ -1,8 +1,8 @@
 r"""Three trials of every method of ``semi_supervised_long``, judged on training images that no run trains on.
 
-A hundred labels, two draws that are none of those judged later. The last sixth of the training images is held out and
-labelled, which a real problem with a hundred labels could not afford. The test images are not read. A threshold is
-consistency's setting; a method that adds a term to consistency is tried at the middle one.
+A hundred labels, and draws that are none of those judged later: one, or two on a GPU. The last sixth of the training
+images is held out and labelled, which a real problem with a hundred labels could not afford. The test images are not
+read. A threshold is consistency's setting; a method that adds a term to consistency is tried at the middle one.
 
 Derived in: Chapter 5, section 5.10.
 """
@@ -12,7 +12,7 @@ from sigreg.lab.experiments.semi_supervised_long import GRID, LABELS, LARGE, NAM
 from sigreg.lab.records import table
 
 VERSION = 1
-SEEDS = {"default": 2, "full": 2}
+SEEDS = {"default": 1, "full": 2}
 CHECK = {"method": "labels"}  # a third of the work of the others
 THRESHOLD = GRID["consistency"][1][1]
 

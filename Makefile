@@ -41,7 +41,7 @@ faults: $(VENV)/.peers  ## plant faults in the chapters and see that their check
 	$(ONE_THREAD) $(PY) book/_tools/faults.py run
 
 records: $(VENV)/.peers  ## run a cheap unit of every stored record again and compare the numbers
-	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 420 --device cpu
+	$(ONE_THREAD) $(PY) -m sigreg.lab.reproduce verify all --units 1 --cheapest --within 600 --device cpu
 
 nbval: $(VENV)/.peers  ## run every chapter again and compare its outputs
 	$(ONE_THREAD) SIGREG_DEVICE=cpu $(PY) -m pytest -q -n $(JOBS) --dist loadfile -o addopts= -o testpaths=notebooks -p no:cacheprovider \

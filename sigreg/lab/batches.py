@@ -167,6 +167,7 @@ class FewLabelBatches:
         unlabelled_batch: images a step of which two views are made; 0 for none.
         steps: number of batches.
         seed: of order and views.
+        size: height and width of the views; by default those of the images.
 
     Yields:
         ``(view, labels, weak, strong, step)``: a weak view of labelled images with their labels, a weak and a strong
@@ -185,7 +186,7 @@ class FewLabelBatches:
         [(4, 1, 28, 28), (4,), (8, 1, 28, 28), (8, 1, 28, 28), (4,)]
     """
 
-    def __init__(self, images, labels, labelled, *, labelled_batch, unlabelled_batch, steps, seed=0):
+    def __init__(self, images, labels, labelled, *, labelled_batch, unlabelled_batch, steps, seed=0, size=None):
         require_floating("images", images, 4, "(N, 1, H, W)")
         require_labels("labels", labels, len(images))
         for name, value, least in (
@@ -197,7 +198,7 @@ class FewLabelBatches:
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.images, self.labels, self.labelled = images, labels, labelled.cpu()
-        self.sizes, self.steps, self.seed = (labelled_batch, unlabelled_batch), steps, seed
+        self.sizes, self.steps, self.seed, self.size = (labelled_batch, unlabelled_batch), steps, seed, size
 
     def __len__(self):
         return self.steps
@@ -207,10 +208,10 @@ class FewLabelBatches:
         device = self.images.device
         for step in range(self.steps):
             known = self.labelled[torch.randint(len(self.labelled), self.sizes[:1], generator=generator)].to(device)
-            view = random_views(self.images[known], generator, **WEAK)
-            weak = strong = self.images[:0]
+            view = random_views(self.images[known], generator, size=self.size, **WEAK)
+            weak = strong = view[:0]
             if self.sizes[1]:
                 others = torch.randint(len(self.images), self.sizes[1:], generator=generator).to(device)
-                weak = random_views(self.images[others], generator, **WEAK)
-                strong = random_views(self.images[others], generator, **STRONG)
+                weak = random_views(self.images[others], generator, size=self.size, **WEAK)
+                strong = random_views(self.images[others], generator, size=self.size, **STRONG)
             yield view, self.labels[known], weak, strong, torch.full_like(known, step)

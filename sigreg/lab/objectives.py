@@ -21,6 +21,7 @@ from sigreg._validate import (
 )
 from sigreg.conditional_bottleneck import defensive_rate, minibatch_rate, pairwise_rate, variational_ceb_rate, vib_rate
 from sigreg.gaussian_regularization import random_directions, sliced_sigreg
+from sigreg.joint_embedding import covariance_term, variance_term
 from sigreg.lab.models import network_dim
 from sigreg.self_supervised import view_prediction_loss, view_prediction_rate
 from sigreg.semi_supervised import class_sigreg, consistency_loss
@@ -148,6 +149,7 @@ def semi_supervised_objective(
     labelled: float = 1.0,
     rate: float = 0.0,
     sigreg: float = 0.0,
+    moments: float = 0.0,
     views: float = 0.0,
     consistency: float = 0.0,
     scored: Literal["all", "labelled", "unlabelled"] = "all",
@@ -173,10 +175,12 @@ def semi_supervised_objective(
         labelled: a, weight of the cross-entropy, which stands for the relevance.
         rate: :math:`\beta`, weight of the labelled conditional rate from minibatch marginals.
         sigreg: :math:`\lambda`, weight of SIGReg.
+        moments: weight of VICReg without its invariance, over 25: variance + 2 covariance / 25, averaged over the sets
+            that SIGReg sees; no part of the bottleneck, a rival.
         views: :math:`\alpha`, weight of the rate between a weak and a strong view of unlabelled images.
         consistency: :math:`\kappa`, weight of :func:`consistency_loss`; no part of the bottleneck, a baseline.
-        scored: whose codes SIGReg sees: ``"all"``, ``"labelled"`` or ``"unlabelled"``. Weak views (with the labelled
-            ones) and strong views are scored apart, and averaged.
+        scored: whose codes SIGReg and the moments see: ``"all"``, ``"labelled"`` or ``"unlabelled"``. Weak views (with
+            the labelled ones) and strong views are scored apart, and averaged.
         class_scale: None for one Gaussian, or the s of :func:`class_sigreg` for one Gaussian a class.
         threshold: of the consistency loss.
         num_slices: M.
@@ -216,7 +220,14 @@ def semi_supervised_objective(
     require_sharing(sync, group)
     if class_scale is not None:
         require_positive("class_scale", class_scale)
-    weights = {"labelled": labelled, "rate": rate, "sigreg": sigreg, "views": views, "consistency": consistency}
+    weights = {
+        "labelled": labelled,
+        "rate": rate,
+        "sigreg": sigreg,
+        "moments": moments,
+        "views": views,
+        "consistency": consistency,
+    }
     for name, weight in weights.items():
         require_weight(name, weight)
     require_choice("scored", scored, ("all", "labelled", "unlabelled"))
@@ -227,7 +238,7 @@ def semi_supervised_objective(
         known, pairs = len(view), len(weak)
         first_known, all_known = _place(known, shared, view)
         first_pair, all_pairs = _place(pairs, shared, view)
-        if not all_pairs and (views or consistency or (sigreg and scored != "labelled")):
+        if not all_pairs and (views or consistency or ((sigreg or moments) and scored != "labelled")):
             raise ValueError("views, consistency and SIGReg on unlabelled codes need unlabelled images in the batch")
         generator = step_generator(seed, step)
         images = torch.cat([view, weak, strong])
@@ -247,8 +258,8 @@ def semi_supervised_objective(
                 means[0], torch.full_like(means[0], math.log(sigma)), labels, sync=sync, group=group
             )
             total = total + rate * found["rate"]
+        sets = {"all": [[0, 1], [2]], "labelled": [[0]], "unlabelled": [[1], [2]]}[scored]
         if sigreg:
-            sets = {"all": [[0, 1], [2]], "labelled": [[0]], "unlabelled": [[1], [2]]}[scored]
             directions = random_directions(
                 num_slices, code.w.shape[1], generator=generator, device=code.w.device, dtype=code.w.dtype
             )
@@ -263,6 +274,12 @@ def semi_supervised_objective(
                     values.append(class_sigreg(w, belief, class_scale, directions, generator, sync=sync, group=group))
             found["sigreg"] = torch.stack(values).mean()
             total = total + sigreg * found["sigreg"]
+        if moments:
+            together = [torch.cat([parts[k] for k in members]) for members in sets]
+            values = [variance_term(w, sync=sync, group=group) for w in together]
+            values += [2 * covariance_term(w, sync=sync, group=group) / 25 for w in together]  # summed over two views
+            found["moments"] = torch.stack(values).sum() / len(sets)
+            total = total + moments * found["moments"]
         if views:
             found["views"] = view_prediction_rate(torch.stack(means[1:]), sigma, sync=sync, group=group)
             total = total + views * found["views"]

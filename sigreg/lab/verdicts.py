@@ -85,6 +85,7 @@ class Judged:
     answers: list[Answer]
     text: str
     state: str  # a key of STATES
+    core: str = ""  # the same, for the records of the core's tests alone
 
 
 def judge(claim: dict, numbers=None, records=None) -> Judged:
@@ -120,12 +121,13 @@ def judge(claim: dict, numbers=None, records=None) -> Judged:
     else:
         word = "confirmed" if set(said["beyond"]) <= {"yes"} else "confirmed in a region"
     text = claim["reason"].format(**{answer.id: answer for answer in answers})
-    return Judged(word, answers, text, state_of(claim, records))
+    return Judged(word, answers, text, state_of(claim, records), state_of(claim, records, ("core",)))
 
 
-def state_of(claim: dict, records=None) -> str:
-    """When the rule was written, seen from the records that it reads: a key of :data:`STATES`."""
-    names, states = records_of(claim), set()
+def state_of(claim: dict, records=None, kinds=("core", "beyond")) -> str:
+    """When the rule was written, seen from the records that its tests of these kinds read: a key of :data:`STATES`."""
+    asked, states = {kind: claim["rule"].get(kind) for kind in kinds}, set()
+    names = records_of({"rule": asked})
     for name in names:
         try:
             runs = load_record(name, records)["provenance"]["runs"]
@@ -246,7 +248,10 @@ def small_print(claim: dict, judged: Judged) -> str:
     looks = claim["rule"].get("looks", 0)
     covers = ["", "The interval covers with 95%. ", f"Intervals cover with 95%, all {looks} together. "][min(looks, 2)]
     slanted = "Rows in italics mark limits. " if any(a.kind == "beyond" for a in judged.answers) else ""
-    return f"{slanted}{covers}{STATES[judged.state]}"
+    when = STATES[judged.state]
+    if judged.core == "before" != judged.state:
+        when = f"Core: {STATES['before'].lower()} Elsewhere: {when.lower()}"
+    return f"{slanted}{covers}{when}"
 
 
 # ---------------------------------------------------------------- what the tests read from records
@@ -355,6 +360,17 @@ def _runs_away(read, level):
     return over(
         paired(found, *({"method": m, "beta": 0.01} for m in ("minibatch", "pairwise")), "conditional_rate"), level
     )
+
+
+def _long(method, baseline, record="semi_supervised_long", least=8):
+    """A paired difference in points after long training with few labels; None where fewer draws were finished."""
+    gap = _more_right(record, {"method": method}, {"method": baseline})
+
+    def measure(read, level):
+        draws = {entry["unit"]["seed"] for entry in read(record)["units"]}
+        return gap(read, level) if len(draws) >= least else None
+
+    return measure
 
 
 def _few_labels(record, method, baseline):
@@ -494,15 +510,15 @@ MEASURES = {
     ("P6", "shared"): _power("wrong scale", "heavy tails"),
     ("P6", "others"): _power("anisotropy", "collapsed direction", "cube", "two clusters"),
     ("P7", "plain"): _runs_away,
-    ("P7", "labels"): _few_labels("semi_supervised", {"name": "rate"}, {"name": "labels"}),
+    ("P7", "labels"): _long("consistency+rate", "consistency"),
     ("P8", "untrained"): _without_labels("self_supervised", "random"),
     ("P8", "ranks"): _rate_ranks,
     ("P8", "enforced"): _enforced,
     ("P8", "gain"): _equal_trials("untrained"),
     ("P8", "labels"): _equal_trials("supervised"),
-    ("P9", "consistency"): _few_labels(
-        "semi_supervised_pretrained", {"name": "consistency+sigreg"}, {"name": "consistency"}
-    ),
+    ("P9", "consistency"): _long("consistency+sigreg", "consistency"),
+    ("P9", "thousand"): _long("consistency+sigreg", "consistency", "semi_supervised_long_thousand", least=4),
+    ("P9", "start"): _few_labels("semi_supervised_pretrained", {"name": "consistency+sigreg"}, {"name": "consistency"}),
     ("P9", "alone"): _few_labels("semi_supervised", {"name": "sigreg", "nats": 0.1}, {"name": "labels"}),
     ("P9", "spread"): _few_labels("semi_supervised_pretrained", {"name": "neighbours+sigreg"}, {"name": "neighbours"}),
     ("P9", "untrained"): _without_labels("self_supervised", "random"),

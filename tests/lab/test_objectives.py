@@ -6,6 +6,7 @@ from toys import data, networks, pictures, small_batches, small_network
 
 from sigreg.conditional_bottleneck import variational_ceb_rate
 from sigreg.gaussian_regularization import slice_free_sigreg
+from sigreg.joint_embedding import vicreg_loss
 from sigreg.lab.batches import Minibatches, ViewBatches
 from sigreg.lab.fit import fit
 from sigreg.lab.models import ConvEncoder, ViewNetwork
@@ -78,7 +79,7 @@ def test_the_seed_and_the_step_choose_the_slices_and_the_noise():
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
-    weights = {"labelled": 0.7, "rate": 0.2, "sigreg": 0.3, "views": 0.4, "consistency": 0.5}
+    weights = {"labelled": 0.7, "rate": 0.2, "sigreg": 0.3, "moments": 0.6, "views": 0.4, "consistency": 0.5}
     objective = semi_supervised_objective(sigma=0.5, threshold=0.0, **weights)
     found = objective(small_network(), next(iter(small_batches())))
     names = {"labelled": "cross_entropy"}
@@ -92,7 +93,7 @@ def test_only_terms_that_need_unlabelled_images_ask_for_them():
     batch[2:4] = batch[2][:0], batch[3][:0]
     for settings in ({}, {"rate": 1.0}, {"sigreg": 1.0, "scored": "labelled"}):
         assert semi_supervised_objective(**settings)(small_network(), tuple(batch))["loss"].isfinite()
-    for settings in ({"sigreg": 1.0}, {"views": 1.0}, {"consistency": 1.0}):
+    for settings in ({"sigreg": 1.0}, {"moments": 1.0}, {"views": 1.0}, {"consistency": 1.0}):
         with pytest.raises(ValueError, match="need unlabelled images in the batch"):
             semi_supervised_objective(**settings)(small_network(), tuple(batch))
 
@@ -124,6 +125,15 @@ def test_value_of_sigreg_is_that_of_the_codes():
     w = network(torch.cat(batch[2:4])).mean.view(2, 8, 3)
     value = objective(network, batch)["sigreg"].item()
     assert value == pytest.approx(slice_free_sigreg(w.detach()).item(), rel=0.05)  # the usual grid stops at t = 3
+
+
+def test_moments_are_those_of_vicreg():
+    """VICReg's loss without its invariance, over 25, where the sets are its two views."""
+    network, batch = small_network(dim=3).eval(), next(iter(small_batches()))
+    objective = semi_supervised_objective(sigma=1e-6, moments=1.0, scored="unlabelled")
+    a, b = network(torch.cat(batch[2:4])).mean.detach().view(2, 8, 3)
+    expected = vicreg_loss(a, b, invariance=0.0) / 25
+    torch.testing.assert_close(objective(network, batch)["moments"].detach(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_training_is_reproducible_and_learns():

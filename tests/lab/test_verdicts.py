@@ -145,6 +145,18 @@ def test_a_run_writes_the_hashes_of_its_rules_and_a_changed_rule_shows(tmp_path)
     claim["rule"]["beyond"][0]["above"] = 0.25
     assert hash_of(claim) != run["rules"]["V2"] and state_of(claim, new) == "changed"
     assert state_of(claim, tmp_path) == "missing" and state_of(toy(), new) == "every run"
+    claim["rule"]["core"].append({"id": "c", "what": "c", "below": 1, "records": ["vicreg_information_family"]})
+
+    def now(record):
+        for made in record["provenance"]["runs"]:
+            made["rules"] = {"V2": hash_of(claim)}
+
+    stored(new, "vicreg_information_family", now)
+    assert state_of(claim, new, ("core",)) == "before" and state_of(claim, new) == "changed"
+    judged = verdicts.Judged("undecided", [], "", "changed", "before")
+    assert verdicts.small_print(claim, judged).endswith(
+        "Core: rule written before the run. Elsewhere: rule changed after the run."
+    )
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])

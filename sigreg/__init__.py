@@ -9,6 +9,17 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from sigreg import (
+    conditional_bottleneck,
+    evaluation,
+    gaussian_regularization,
+    information_maximization,
+    joint_embedding,
+    rate_distortion,
+    self_supervised,
+    semi_supervised,
+    transform_chain,
+)
 from sigreg.conditional_bottleneck import *
 from sigreg.evaluation import *
 from sigreg.gaussian_regularization import *
@@ -31,7 +42,18 @@ _MOVED = {  # old name: where it is now
     "self_supervised_loss": "sigreg.view_prediction_loss",
 }
 
-if not TYPE_CHECKING:  # a type checker would take every name for one of these
+if not TYPE_CHECKING:  # a type checker knows the names, and would take every other for one of those that moved
+    __all__ = [
+        *conditional_bottleneck.__all__,
+        *evaluation.__all__,
+        *gaussian_regularization.__all__,
+        *information_maximization.__all__,
+        *joint_embedding.__all__,
+        *rate_distortion.__all__,
+        *self_supervised.__all__,
+        *semi_supervised.__all__,
+        *transform_chain.__all__,
+    ]
 
     def __getattr__(name: str) -> Any:
         if name not in _MOVED:

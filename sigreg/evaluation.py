@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sigreg._precision import at_least_float32, in_range, without_autocast
+from sigreg._precision import at_least_float32, exponent_of, in_range, times_two_to, without_autocast
 from sigreg._validate import (
     require_count,
     require_finite,
@@ -151,6 +151,8 @@ def linear_probe(
         1.0
     """
     train_x, train_y, test_x, test_y = _require_sets(train_x, train_y, test_x, test_y)
+    exponent = -exponent_of(train_x)  # squares stay in range; standardised features are the same
+    train_x, test_x = times_two_to(exponent, train_x), times_two_to(exponent, test_x)
     max_iter = require_count("max_iter", max_iter)
     ridges = sorted({require_weight("ridge", r) for r in (ridge if isinstance(ridge, (list, tuple)) else [ridge])})
     if not ridges:
@@ -282,6 +284,7 @@ def effective_rank(z: Tensor) -> float:
     """
     _require_numbers("z", require_finite("z", require_floating("z", z, 2, "(N, D)")))
     z = z.cpu().double() if z.device.type == "mps" else z.double()
+    z = times_two_to(-exponent_of(z), z)  # at most one, so that squares stay in range
     size = z.abs().max()
     z = z - z.mean(0)
     gram = z @ z.T if len(z) < z.shape[1] else z.T @ z  # the smaller of two with the same singular values
@@ -314,4 +317,4 @@ def _require_sets(
     train_y = require_labels("train_y", train_y, len(train_x))
     test_y = require_labels("test_y", test_y, len(test_x))
     require_same_device(train_x=train_x, test_x=test_x, train_y=train_y, test_y=test_y)
-    return at_least_float32(train_x), train_y, at_least_float32(test_x), test_y
+    return at_least_float32(train_x.detach()), train_y, at_least_float32(test_x.detach()), test_y

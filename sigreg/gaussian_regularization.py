@@ -24,7 +24,7 @@ from sigreg._per_view import compute_dtype
 from sigreg._precision import in_range, without_autocast
 from sigreg._slice_free import slice_free
 from sigreg._sliced import grid_constants, sliced, unit_rows
-from sigreg._validate import require_count, require_floating, require_generator, require_sharing
+from sigreg._validate import require_count, require_flag, require_floating, require_generator, require_sharing
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -359,8 +359,10 @@ class SIGReg(nn.Module):
         t_max: end of the grid, positive.
         sync, group: how processes share, as in :func:`sliced_sigreg`.
 
+    All five are attributes too, and may be changed between calls.
+
     Raises:
-        TypeError, ValueError: an argument has the wrong type or range.
+        TypeError, ValueError: an argument has the wrong type or range, when made or when changed.
 
     Reference:
         Balestriero and LeCun, arXiv 2511.08544.
@@ -390,10 +392,12 @@ class SIGReg(nn.Module):
         group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.num_slices = require_count("num_slices", num_slices)
-        self.knots, self.t_max = _require_grid(knots, t_max)
-        require_sharing(sync, group)
+        self.num_slices, self.knots, self.t_max = num_slices, knots, t_max
         self.sync, self.group = sync, group
+
+    def __setattr__(self, name: str, value: Any) -> None:  # a setting may be changed later, and is checked then as now
+        check = _SETTINGS.get(name)
+        super().__setattr__(name, value if check is None else check(value))
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """SIGReg of codes ``z`` (..., N, D), a scalar; ``generator`` (eager only) draws the directions."""
@@ -608,12 +612,29 @@ def _warn_of_many_views(v: int, n: int) -> None:
 
 
 def _require_grid(knots: Any, t_max: Any) -> tuple[int, float]:
-    knots = require_count("knots", knots, 2)
+    return require_count("knots", knots, 2), _require_end(t_max)
+
+
+def _require_end(t_max: Any) -> float:
     if isinstance(t_max, bool) or not isinstance(t_max, (int, float, np.integer, np.floating)):
         raise TypeError(f"t_max must be a number, got {type(t_max).__name__}")
     if not 0 < t_max < math.inf:
         raise ValueError(f"t_max must be positive and finite, got {t_max}")
-    return knots, float(t_max)
+    return float(t_max)
+
+
+def _require_group(group: Any) -> ProcessGroup | None:
+    require_sharing(True, group)
+    return group
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {  # of SIGReg
+    "num_slices": functools.partial(require_count, "num_slices"),
+    "knots": functools.partial(require_count, "knots", least=2),
+    "t_max": _require_end,
+    "sync": functools.partial(require_flag, "sync"),
+    "group": _require_group,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -646,6 +667,9 @@ def radial_sigreg(
 
     Raises:
         TypeError, ValueError: ``z`` is not a non-empty floating array of that shape, or the grid is not allowed.
+
+    Reference:
+        Kuang et al., arXiv 2602.14272 (Radial-VCReg), draw lengths to the chi law by another loss, beside VICReg's.
 
     Derived in:
         Chapter 4, Proposition 4.20.

@@ -5,8 +5,9 @@ one and row i of the other belong to the same image. **The sample axis is the se
 steps, heads) are scored apart and averaged. A loss is a scalar to be *minimised*, a mean over the batch, in the
 dtype of the codes. Half precision is computed in float32 and comes back as float32, under autocast too. A variance
 over the batch divides by B - 1, unless a function says that its source divides by B. Entropies are in nats. Gradients
-flow into every argument, unless a function says that one is held fixed. NaN and infinity make a loss NaN, or raise a
-ValueError where a decomposition needs finite numbers.
+flow into every argument, unless a function says that one is held fixed. A code that is divided by its length may have
+any length, however small, but 0: zeros stay zeros. NaN and infinity make a loss NaN, or raise a ValueError where a
+decomposition needs finite numbers.
 
 **Several processes.** Under ``torch.distributed`` a loss is that of the batch of all processes together. Every process
 must call it; their B may differ, and may be 0. Each returns the same value, and the gradient of the *sum* of these
@@ -54,7 +55,7 @@ __all__ = [
     "vicreg_pairdist_loss",
 ]
 
-_TINY = 1e-8  # the least length that a code is divided by, as in torch.nn.functional.cosine_similarity
+_TINY = 1e-8  # what a code of zeros is divided by; every other is brought above it first
 
 # ---------------------------------------------------------------------------------------------------------
 # VICReg and its three terms
@@ -442,7 +443,7 @@ def cross_correlation(
 
 
 def _standardised(z: Tensor, floor: float) -> Tensor:
-    z, _ = in_range(z, -2)  # where a scale is taken out, it is so large that no floor is felt
+    z, _ = in_range(z, -2, least=0.0)  # where a scale is taken out, it is so large that no floor is felt
     return (z - z.mean(-2, keepdim=True)) / (z.var(-2, correction=0, keepdim=True) + floor).sqrt()
 
 

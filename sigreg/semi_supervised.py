@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sigreg._distributed import from_first, gather_rows, shared_group
-from sigreg._precision import at_least_float32, without_autocast
+from sigreg._precision import at_least_float32, exponent_of, times_two_to, without_autocast
 from sigreg._validate import (
     require_between,
     require_count,
@@ -180,7 +180,8 @@ def class_sigreg(
         raise ValueError("responsibilities must be 0 or more, and some entry of every row positive: use a softmax")
     (r, start), everyone = gather_rows(own, shared), gather_rows(w.detach(), shared)[0]
     means = (r.T @ everyone) / r.sum(0).clamp_min(1e-6)[:, None]
-    classes = from_first(torch.multinomial(r.cpu(), 1, generator=generator)[:, 0].to(w.device), shared)
+    share = r if r.is_meta else r.cpu()  # one generator's classes on every device
+    classes = from_first(torch.multinomial(share, 1, generator=generator)[:, 0].to(w.device), shared)
     about = means[classes[start : start + len(w)]]
     return sliced_sigreg((w - about) / scale, directions, sync=sync, group=group)
 
@@ -269,6 +270,7 @@ def variance_between(w: Tensor, labels: Tensor) -> float:
     require_finite("w", require_floating("w", w, 2, "(N, D)"))
     labels = require_labels("labels", labels, len(w))
     w = w.cpu().double()
+    w = times_two_to(-exponent_of(w), w)  # squares stay in range
     w = w - w.mean(0)
     member = F.one_hot(torch.unique(labels.cpu(), return_inverse=True)[1]).double()
     size = member.sum(0)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sigreg._precision import exponent_of, times_two_to
 from sigreg._validate import (
     require_choice,
     require_count,
@@ -519,8 +520,11 @@ def knn_entropy(samples: Tensor, k: int = 3) -> EntropyEstimate:
     if len(samples) < _PARTS * (k + 1):
         raise ValueError(f"samples needs at least {_PARTS * (k + 1)} rows for k = {k}, got {len(samples)}")
     x = samples.double()
+    exponent = exponent_of(x)
+    x = times_two_to(-exponent, x)  # squared distances stay in range
     parts = [_knn_entropy(part, k) for part in x.tensor_split(_PARTS)]
-    return EntropyEstimate(_knn_entropy(x, k), torch.tensor(parts).std().item() / math.sqrt(_PARTS))
+    scale = x.shape[1] * exponent * math.log(2)
+    return EntropyEstimate(_knn_entropy(x, k) + scale, torch.tensor(parts).std().item() / math.sqrt(_PARTS))
 
 
 _PARTS = 20  # the error of the standard error is then about one part in six

@@ -4,8 +4,8 @@ A code cell is *shown* if it defines a function or a class and draws nothing; al
 figures, computed sentences) fold, and their outputs stay. Two tags of a cell overrule that: ``show-input`` for a method
 that is not a function, ``hide-input`` for a function that is only a helper. Above the text stands one switch that shows
 all code; ``code.js`` remembers it. Proofs of more than a few lines fold, the list of references, and the rest of a
-section from the line "*For a second reading.*" on. The figure that the box "In short" names is shown under it.
-Notebooks are left as they are: in Colab and on GitHub everything shows.
+section from the line "*For a second reading.*" on. On the page of the laboratory each module folds. The figure that the
+box "In short" names is shown under it. Notebooks are left as they are: in Colab and on GitHub everything shows.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import ast
 import re
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc, pending_xref
 
 LONG_PROOF = 45  # words
 DRAWS = re.compile(r"\bplt\.|\bax\.|\baxes\b|\bfigure\b")
 DEEP = "For a second reading."
 SETUP = "sigreg.lab.notebook.start()"
+OF_MODULES = ("book/api_lab",)  # a page of two dozen modules, to be searched and not read
 SWITCH = (
     '<div class="code-switch" hidden><label><input type="checkbox" role="switch"/> Show all code</label>'
     '<span class="code-switch-note"></span></div>'
@@ -43,6 +44,17 @@ def _raw(text: str, line: int | None) -> nodes.raw:
     node = nodes.raw("", text, format="html")
     node.line = line
     return node
+
+
+def trim_code(document: nodes.document) -> None:
+    """No cell ends in empty lines."""
+    for cell in document.findall(lambda node: isinstance(node, nodes.container)):
+        if cell.get("nb_element") == "cell_code_source":
+            for block in cell.findall(nodes.literal_block):
+                text = block.astext().rstrip()
+                block.clear()
+                block += nodes.Text(text)
+                block.rawsource = text  # else Sphinx takes it for text with markup, and gives no colours
 
 
 def fold_code(document: nodes.document) -> int:
@@ -118,6 +130,19 @@ def fold_references(document: nodes.document) -> None:
             section += _raw("</details>", section.line)
 
 
+def fold_modules(document: nodes.document) -> None:
+    """Of each module its first paragraph shows; what it offers folds under a list of the names."""
+    for section in document.findall(nodes.section):
+        names = [part[0]["ids"][0].rsplit(".", 1)[-1] for part in section.children if isinstance(part, desc)]
+        if not names:
+            continue
+        first = next(k for k, part in enumerate(section.children) if isinstance(part, (nodes.paragraph, desc)))
+        at = first + isinstance(section[first], nodes.paragraph)
+        words = ", ".join(f"<code>{name}</code>" for name in names)
+        section.insert(at, _raw(f'<details class="fold module"><summary>{words}</summary>', section.line))
+        section += _raw("</details>", section.line)
+
+
 def add_switch(document: nodes.document) -> None:
     """Put the switch below the line of links under the title."""
     section = next(iter(document.findall(nodes.section)), None)
@@ -155,17 +180,21 @@ def show_in_short(document: nodes.document) -> None:
 
 
 def read(app, doctree: nodes.document) -> None:
+    if app.env.docname in OF_MODULES:
+        fold_modules(doctree)
     if app.env.docname.startswith("notebooks/"):
         show_in_short(doctree)
         fold_proofs(doctree)
         fold_deep(doctree)
         fold_references(doctree)
+        trim_code(doctree)
         if fold_code(doctree):
             add_switch(doctree)
 
 
 def add_script(app, pagename, templatename, context, doctree) -> None:
-    if doctree is not None and 'class="code-switch"' in context.get("body", ""):
+    body = context.get("body", "") if doctree is not None else ""
+    if 'class="code-switch"' in body or 'class="fold module"' in body:
         app.add_js_file("code.js", loading_method="defer")
 
 

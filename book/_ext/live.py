@@ -12,6 +12,7 @@ FIGURES = {
     "fig-sigreg-alive": "alive.js",
     "fig-sigreg-says": "alive.js",
     "fig-information-curve": "grids.js",
+    "fig-estimates": "grids.js",
     "fig-power": "grids.js",
     "fig-water": "grids.js",
     "fig-cube": "grids.js",

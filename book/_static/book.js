@@ -89,7 +89,8 @@ function breakLines() {
   }
 }
 
-const SCROLLS = "div.math, span.math.long, .pst-scrollable-table-container, div.highlight > pre";
+const SCROLLS = "div.math, span.math.long, .pst-scrollable-table-container, div.highlight > pre, .inked";
+const LABELS = { ".math": "Formula", pre: "Code", ".inked": "Figure" };
 
 function repair() {
   fit();
@@ -102,7 +103,7 @@ function repair() {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
-      box.setAttribute("aria-label", box.matches(".math") ? "Formula" : box.matches("pre") ? "Code" : "Table");
+      box.setAttribute("aria-label", LABELS[Object.keys(LABELS).find((kind) => box.matches(kind))] || "Table");
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
     }
@@ -184,7 +185,8 @@ async function source(link) {
 
 // A preview: nothing in it is a link, a stop of the Tab key, or the owner of an id.
 function still(box) {
-  for (const part of box.querySelectorAll(".headerlink, button, script, .live, .label, .controls")) part.remove();
+  const other = document.documentElement.dataset.theme === "dark" ? ".only-light" : ".only-dark";
+  for (const part of box.querySelectorAll(`.headerlink, button, script, .live, .label, .controls, ${other}`)) part.remove();
   for (const link of box.querySelectorAll("a")) link.replaceWith(...link.childNodes);
   for (const part of box.querySelectorAll(".live-still")) part.classList.remove("live-still");
   for (const part of [box, ...box.querySelectorAll("[id], [tabindex]")]) {

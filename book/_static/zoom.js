@@ -15,8 +15,9 @@ function zoomDialog() {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => frame.replaceChildren()); // the focus returns by itself
   document.body.append(dialog);
-  return (picture) => {
-    const large = part("img", { src: picture.src, alt: picture.alt });
+  return (pictures) => {
+    const picture = pictures.find((each) => each.checkVisibility());
+    const large = part("img", { src: picture.src, alt: picture.alt, className: picture.className });
     const words = picture.closest("figure")?.querySelector("figcaption")?.cloneNode(true);
     words?.querySelector(".headerlink")?.remove();
     for (const link of words?.querySelectorAll("a") || []) link.replaceWith(...link.childNodes);
@@ -29,14 +30,17 @@ function zoomDialog() {
 }
 
 addEventListener("DOMContentLoaded", () => {
-  const pictures = [...document.querySelectorAll(PICTURES)].filter((each) => !each.closest("a, button, .sigreg-player, .live"));
+  const pictures = [...document.querySelectorAll(PICTURES)].filter(
+    (each) => !each.closest("a, button, .sigreg-player, .live") && !each.matches(".only-dark"),
+  );
   if (!pictures.length || !window.HTMLDialogElement) return;
   const open = zoomDialog();
   for (const picture of pictures) {
     const button = Object.assign(document.createElement("button"), { type: "button", className: "zoom", title: "Enlarge" });
     button.setAttribute("aria-haspopup", "dialog");
+    const inks = picture.matches(".only-light") ? [picture, picture.nextElementSibling] : [picture]; // one of them is shown
     picture.replaceWith(button);
-    button.append(picture);
-    button.addEventListener("click", () => open(picture));
+    button.append(...inks);
+    button.addEventListener("click", () => open(inks));
   }
 });

@@ -164,7 +164,7 @@ FIXED = """() => [...document.querySelectorAll('article figure img, article .cel
   .filter(e => !e.closest('a, button, .sigreg-player, .live')).map(e => e.alt)"""
 ENLARGED = """button => {
   const large = document.querySelector('dialog[open] img'), width = e => e.getBoundingClientRect().width;
-  return large?.naturalWidth && width(large) > width(button.firstElementChild);
+  return large?.naturalWidth && width(large) > width([...button.children].find(e => e.checkVisibility()));
 }"""
 
 CARD = """() => {

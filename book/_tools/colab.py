@@ -40,7 +40,7 @@ PROGRESS_BAR = re.compile(r"[^\n\r]*\d+%\|[^\n\r]*[\r\n]*|\r|\x1b\[A")
 WARNING = re.compile(r"(?mi)^.*(?:\b\w*warning:|^error:|\bdeprecat).*$")
 
 # nbval compares no pictures either. Texts kept for other pages are kept by the book's tools, which Colab has not.
-NOT_COMPARED = ("image/png", "image/jpeg", "application/papermill.record/text/plain")
+NOT_COMPARED = ("image/svg+xml", "image/png", "image/jpeg", "application/papermill.record/text/plain")
 NOT_COMPARED_TAGS = {"nbval-ignore-output", "nbval-skip"}
 
 

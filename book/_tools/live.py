@@ -16,8 +16,11 @@ from pathlib import Path
 import torch
 
 from sigreg import (
+    defensive_rate,
     information_bottleneck,
+    minibatch_rate,
     mutual_information,
+    pairwise_rate,
     radial_sigreg,
     random_directions,
     sigreg_null_mean,
@@ -145,6 +148,46 @@ def water():
     }
 
 
+RATE_BATCHES, RATE_DIMS, RATE_SIGMAS = [8, 16, 32, 64, 128, 256, 512], [1, 2, 4, 8, 16, 32], [0.03, 0.1, 0.3, 1.0]
+
+
+def rate_estimates(batch, dim, sigma):
+    """Four estimates of the rate of W = X + sigma noise, X standard normal: means over 512 codes, in batches.
+
+    What these codes are luckier or unluckier than others is known, mean log p(w|x)/p(w) - I, and taken off what was
+    sampled: the means stay, their noise goes. The own-sample estimate under its ceiling has no such noise.
+    """
+    generator = torch.Generator().manual_seed(1000 * batch + dim)
+    mean, noise = torch.randn(2, 512, dim, generator=generator, dtype=torch.float64)
+    w, log_std = mean + sigma * noise, torch.full((512, dim), math.log(sigma), dtype=torch.float64)
+    labels = torch.arange(512) // batch  # the batches side by side: each is a class of its own
+    luck = (w.square() / (1 + sigma**2) - noise.square()).sum(1).mean() / 2
+    own = minibatch_rate(w, mean, log_std, labels)
+    left_out = minibatch_rate(w, mean, log_std, labels, include_self=False) - luck
+    repaired = defensive_rate(w, mean, log_std, labels) - luck
+    if dim / 2 * math.log1p(sigma**-2) < math.log(batch):
+        own = own - luck
+    return [float(f"{v:.4g}") for v in (own, left_out, repaired, pairwise_rate(mean, log_std, labels))]
+
+
+def rates():
+    """Estimates of a known rate: sigma -> dimension -> estimator -> one mean for each batch size."""
+    found, names = {}, ("own", "left_out", "defensive", "closed")
+    for sigma in RATE_SIGMAS:
+        for dim in RATE_DIMS:
+            each = [rate_estimates(batch, dim, sigma) for batch in RATE_BATCHES]
+            found.setdefault(str(sigma), {})[str(dim)] = {
+                name: list(row) for name, row in zip(names, zip(*each, strict=True), strict=True)
+            }
+    return {
+        "source": SOLVED.format("minibatch_rate, defensive_rate and pairwise_rate"),
+        "batches": RATE_BATCHES,
+        "dims": RATE_DIMS,
+        "sigmas": RATE_SIGMAS,
+        "rates": found,
+    }
+
+
 def cube():
     """The cube on FashionMNIST: for each cell the mean over seeds of four readings along the training."""
     found = table(load_record("information_maximization")).query("cell != 'untrained'")
@@ -168,6 +211,7 @@ def cube():
 STORED = {
     CASES: cases,
     LIVE / "fig-power.json": power,
+    LIVE / "fig-estimates.json": rates,
     LIVE / "fig-information-curve.json": curve,
     LIVE / "fig-water.json": water,
     LIVE / "fig-cube.json": cube,

@@ -1,11 +1,16 @@
 """Measure every page of the built book as a reader first sees it, and fail above the limits.
 
     python book/_tools/measure.py _build/html [--only PART_OF_A_PATH] [--table]
+    python book/_tools/measure.py _build/html --answers [--only book/index]
 
 In Chromium at 1300 x 900 px, folds closed: height, share of it that is code, screens and lines of code before the first
 figure, bytes (text gzipped, as web hosts send it) and requests, contrast of captions in light and dark, words of a
-verdict, numbers in a paragraph. Chapters are held to all limits, other pages to those that concern them. ``OWN`` lists
-the pages that cannot meet a limit yet, each with the value that it may not exceed, so that nothing gets worse.
+verdict, numbers in a paragraph; at 390 px, the smallest letters of the figures. Chapters are held to all limits, other
+pages to those that concern them. ``OWN`` is for a page that cannot meet a limit yet, with the value that it may not
+exceed, so that nothing gets worse; it is empty.
+
+``--answers`` tells after how many seconds a live figure answers, as fast as this machine is and slowed four times, and
+how long the page was blocked. It has no limit: the numbers are those of the machine, and of what else it does.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from urllib.parse import urlsplit
 import browser
 
 TEXT_FILES = {".html", ".css", ".js", ".svg", ".json", ".txt"}  # web hosts send these gzipped
-WIDTH, HEIGHT = 1300, 900
+WIDTH, HEIGHT, PHONE = 1300, 900, 390
 LIMITS = {
     "height": 20_000,  # px
     "code": 18,  # per cent of the height
@@ -30,15 +35,11 @@ LIMITS = {
     "contrast": 7,  # of captions, at least
     "verdict": 60,  # words
     "numbers": 4,  # in a paragraph
+    "letters": 9,  # px of the smallest in a figure on a phone, at least
 }
+AT_LEAST = ("contrast", "letters")
 OF_CHAPTERS = ("code", "screens", "lines")
-OWN: dict[str, dict[str, float]] = {
-    "book/api_lab.html": {"height": 70_000, "requests": 21},  # a reference list, to be searched and not read
-    "notebooks/04b_computing_sigreg.html": {"requests": 21},
-    "notebooks/04c_training_with_sigreg.html": {"megabytes": 1.7},  # four clouds that move
-    "notebooks/06_self_supervised.html": {"height": 20_900},  # the law of partial collapse is in it, whole
-    "notebooks/08_information_maximization.html": {"requests": 24, "height": 21_200},  # five verdicts close it
-}
+OWN: dict[str, dict[str, float]] = {}
 
 READY = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
 MEASURE = r"""() => {
@@ -99,6 +100,73 @@ CONTRAST = r"""() => {
 }"""
 
 
+# The smallest letters of the drawings, as they are shown: their size in points is known, and the scale of the drawing.
+LETTERS = r"""() => [...document.querySelectorAll('.inked')].map(box => {
+  const image = [...box.querySelectorAll('img')].find(e => e.checkVisibility()), size = +box.dataset.letters;
+  if (!image || !size) return Infinity;
+  const { width, height } = image.getBoundingClientRect();
+  const scale = Math.min(width / image.getAttribute('width'), height / image.getAttribute('height'));
+  return size * 4 / 3 * scale;
+}).reduce((least, size) => Math.min(least, size), 99)"""
+
+
+# From the first line on: as soon as a live figure has a control, use it, and note when the figure has changed.
+ANSWERS = """() => {
+  const said = window.answers = { at: null, first: null, tasks: [] };
+  new PerformanceObserver(list => said.tasks.push(...list.getEntries().map(task => [task.startTime, task.duration])))
+    .observe({ type: 'longtask', buffered: true });
+  new PerformanceObserver(list => { said.first ??= list.getEntries()[0].startTime; })
+    .observe({ type: 'paint', buffered: true });
+  const look = setInterval(() => {
+    const box = document.querySelector('.live'), other = box?.querySelector('input:not(:checked):not([type=range])');
+    if (!other) return;
+    clearInterval(look);
+    const before = box.textContent;
+    other.click();
+    const changed = () => box.textContent !== before ? said.at = performance.now() : setTimeout(changed, 5);
+    changed();
+  }, 5);
+}"""
+
+
+def answers(chrome, address: str, slowed: float = 1) -> dict[str, float]:
+    """Seconds to the first paint and to the answer of a live figure, with a processor slowed so many times.
+
+    `work` is the processor's time on the page up to the answer, which other programs do not lengthen as they do the
+    others; `longest` the longest task, `blocked` what long tasks took above 50 ms each, all in seconds.
+    """
+    tab = chrome.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+    session = tab.context.new_cdp_session(tab)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": slowed})
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    tab.add_init_script(f"({ANSWERS})()")
+    tab.goto(address, wait_until="commit", timeout=120_000)
+    tab.wait_for_function("() => window.answers?.at", timeout=60_000)
+    spent = {entry["name"]: entry["value"] for entry in session.send("Performance.getMetrics")["metrics"]}
+    said = tab.evaluate("() => window.answers")
+    tab.close()
+    tasks = [length for start, length in said["tasks"] if start < said["at"]]
+    return {
+        "paint": (said["first"] or 0) / 1000,
+        "answer": said["at"] / 1000,
+        "work": spent["TaskDuration"],
+        "longest": max(tasks, default=0) / 1000,
+        "blocked": sum(length - 50 for length in tasks) / 1000,
+    }
+
+
+def tell_answers(root: Path, command: str, only: str) -> None:
+    """Print what :func:`answers` finds, the best of three visits each."""
+    with browser.serve(root) as home, browser.opened(command) as chrome:
+        for name in browser.pages(root):
+            if only in name and "live.figure(" in (root / name).read_text("utf-8"):
+                for slowed in (1, 4):
+                    visits = [answers(chrome, f"{home}/{name}", slowed) for _ in range(3)]
+                    best = min(visits, key=lambda visit: visit["answer"])
+                    shown = ", ".join(f"{key} {value:.2f} s" for key, value in best.items())
+                    print(f"{name}, slowed {slowed} times: {shown}")
+
+
 def sent(path: Path) -> int:
     """Bytes on the wire."""
     return len(gzip.compress(path.read_bytes(), 6)) if path.suffix in TEXT_FILES else path.stat().st_size
@@ -120,13 +188,14 @@ def look(tab, home: str, root: Path, name: str) -> dict:
     for theme in ("light", "dark"):
         tab.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
         contrasts.append(tab.evaluate(CONTRAST))
-    return found | {"contrast": min(contrasts)}
+    tab.set_viewport_size({"width": PHONE, "height": HEIGHT})
+    return found | {"contrast": min(contrasts), "letters": tab.evaluate(LETTERS) + 0.05}  # sizes are whole pixels
 
 
 def keeps(found: dict, measure: str, bound: float | None = None) -> bool:
     """Is a measure within the common limit, or another?"""
     bound = LIMITS[measure] if bound is None else bound
-    return found[measure] >= bound if measure == "contrast" else found[measure] <= bound
+    return found[measure] >= bound if measure in AT_LEAST else found[measure] <= bound
 
 
 def problems(name: str, found: dict) -> list[str]:
@@ -158,9 +227,13 @@ def main() -> int:
     parser.add_argument("root", type=Path, nargs="?", default=Path("_build/html"))
     parser.add_argument("--only", default="", help="measure only pages whose path holds this")
     parser.add_argument("--table", action="store_true", help="print all measures, and crowded paragraphs")
+    parser.add_argument("--answers", action="store_true", help="tell instead how soon live figures answer")
     arguments = parser.parse_args()
     if (command := browser.chromium()) is None:
         return browser.lacking("the pages are not measured")
+    if arguments.answers:
+        tell_answers(arguments.root, command, arguments.only)
+        return 0
     found = measured(arguments.root, command, arguments.only)
     if not found:
         print(f"{arguments.root}: no page to measure")

@@ -59,7 +59,7 @@ ASSEMBLE = r"""async ({ names, book, release }) => {
     const article = parser.parseFromString(text, 'text/html').querySelector('article.bd-article');
     for (const e of article.querySelectorAll('.headerlink, .copybtn, .controls, noscript, .prev-next-area, button'))
       e.remove();
-    const onScreen = 'svg.narrow, #print-version, .code-switch, .plumbing, script:not([type^="math"])';
+    const onScreen = 'svg.narrow, #print-version, .code-switch, .plumbing, .only-dark, script:not([type^="math"])';
     for (const e of article.querySelectorAll(onScreen)) e.remove();
     for (const e of article.querySelectorAll('[id]')) e.id = key(name) + '--' + e.id;
     for (const e of article.querySelectorAll('[marker-end]'))

@@ -1,6 +1,7 @@
 r"""The look of the figures, and the few helpers that several chapters draw with."""
 
 import math
+import re
 from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import torch
+from matplotlib.collections import Collection, QuadMesh
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.transforms import offset_copy
@@ -35,6 +37,57 @@ def use_style() -> None:
     2.0
     """
     mpl.style.use(STYLE_FILE)
+
+
+HEAVY = 100_000
+r"""Bytes above which an artist is drawn as a picture within the SVG."""
+
+
+def svg(figure) -> str | None:
+    """The figure as SVG, for the notebook: drawn again it has the same bytes, and it needs no font where it is shown.
+
+    An artist that would weigh more than ``HEAVY`` bytes becomes a picture within it; letters and axes stay outlines.
+
+    Args:
+        figure: matplotlib figure.
+
+    Returns:
+        The text of the SVG; ``None`` for a figure on which nothing was drawn.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> svg(figure)[:4]
+    '<svg'
+    >>> plt.close(figure)
+    """
+    from IPython.core.pylabtools import print_figure  # here, for studies are run without IPython
+
+    for artist in figure.findobj(lambda part: _weight(part) > HEAVY):
+        artist.set_rasterized(True)
+    text = print_figure(figure, "svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return text and _packed(text)
+
+
+def _packed(text: str) -> str:
+    """The SVG on one line, from its first tag on, without remarks, outlines to a hundredth of a point."""
+    text = re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(?<=base64,)[^"]+', lambda data: "".join(data[0].split()), text)
+    text = re.sub(r'(?<= )(?:d|x|y)="[^"]+"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), text)
+    return re.sub(r"> <", "><", " ".join(text.split()))
+
+
+def _weight(artist) -> int:
+    """About how many bytes an artist takes as outlines: 25 a point, and 130 where an earlier outline is used again."""
+    if isinstance(artist, Line2D):
+        return 0 if artist.get_marker() in ("None", "none", " ", "", None) else 130 * len(artist.get_xdata())
+    if isinstance(artist, QuadMesh):
+        return 25 * 5 * math.prod(artist.get_coordinates().shape[:2])
+    if isinstance(artist, Collection):
+        points = [len(path.vertices) for path in artist.get_paths()]
+        count = max(len(artist.get_offsets()), len(points))
+        own = len(points) > 1 or len(artist.get_transforms()) > 1
+        return 25 * sum(points) * -(-count // max(len(points), 1)) if own else 130 * count
+    return 0
 
 
 def information_plane(ax, *, entropy_y: float, entropy_x: float | None = None, cap: str = "$I(X;Y)$"):

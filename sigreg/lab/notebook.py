@@ -11,14 +11,15 @@ require_extra()
 import torch
 from IPython import get_ipython
 from IPython.display import display
+from matplotlib.figure import Figure
 
 from sigreg.lab.device import default_device
-from sigreg.lab.figures import use_style
+from sigreg.lab.figures import svg, use_style
 from sigreg.lab.preset import is_full
 
 
 def start() -> None:
-    """Set the figures' style and the thread count, and print what the chapter runs on.
+    """Set the figures' style and form (SVG) and the thread count, and print what the chapter runs on.
 
     The number of threads is ``OMP_NUM_THREADS`` where that is set: the last digits of sums depend on it, and stored
     outputs are made with one thread.
@@ -30,6 +31,8 @@ def start() -> None:
     sigreg ... · Python ... · torch ... · device ... · preset ...
     """
     use_style()
+    if (shell := get_ipython()) is not None:
+        _show_svg(shell)
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:
         if not threads.strip().isdigit() or int(threads) < 1:
@@ -43,6 +46,16 @@ def start() -> None:
         f"sigreg {version} · Python {platform.python_version()} · torch {torch.__version__}"
         f" · device {default_device()} · preset {'full' if is_full() else 'default'}"
     )
+
+
+def _show_svg(shell) -> None:
+    """Show figures as SVG. The import comes first: it lets the inline backend choose its own form, once."""
+    import matplotlib_inline.backend_inline
+
+    inline = matplotlib_inline.backend_inline.InlineBackend.instance(parent=shell)
+    inline.shell = shell
+    inline.figure_formats = {"svg"}
+    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
 
 
 def say(text: str) -> None:

@@ -166,7 +166,7 @@ def test_what_is_compared_is_what_nbval_compares():
     assert differ([stream("a\n"), stream("b\n")], [stream("a\nb\n")]) == []  # where a stream is cut is chance
     assert differ([stream("a\n")], [stream("b\n")])[0]["lines"] == ["- a", "+ b"]
     assert differ([stream("a\n")], [stream("b\n")], tags=["nbval-skip"]) == []
-    picture, other = ({"image/png": text, "text/plain": "<Figure>"} for text in ("x", "y"))
+    picture, other = ({"image/svg+xml": text, "image/png": text, "text/plain": "<Figure>"} for text in ("x", "y"))
     assert differ([shown(**picture)], [shown(**other)]) == []
     assert differ([shown(**picture)], [shown(**other | {"text/plain": "<Axes>"})])[0]["kind"] == "text/plain"
     assert differ([shown(**{"text/markdown": "1"})], [])[0]["lines"] == ["- 1"]

@@ -87,6 +87,7 @@ CELLS = [
     ("from IPython.display import display", None, None, [], True),
     ("display({'text/markdown': 'It is **0.286**.'}, raw=True)", "It is **0.287**.", "text/markdown", [], True),
     ("display({'text/markdown': 'It is **0.286**.'}, raw=True)", "It is **0.288**.", "text/markdown", [], False),
+    ("display({'image/svg+xml': '<svg x=\\'1\\'/>'}, raw=True)", "<svg x='2'/>", "image/svg+xml", [], True),
     ("from myst_nb import glue; glue('x', '0.286', display=False)", "'0.287'", "glue", [], True),
     ("from myst_nb import glue; glue('x', '0.286', display=False)", "'0.289'", "glue", [], False),
 ]

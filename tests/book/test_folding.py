@@ -10,6 +10,9 @@ import pytest
 
 pytest.importorskip("myst_nb")
 
+from docutils import nodes
+from docutils.utils import new_document
+from sphinx.addnodes import desc, desc_signature
 from sphinx.testing.util import SphinxTestApp
 
 EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
@@ -81,7 +84,7 @@ def page(tmp_path, monkeypatch, text, cells):
 def test_inputs_fold_and_outputs_stay(tmp_path, monkeypatch):
     cells = [
         ("x = 1\nsigreg.lab.notebook.start()", []),
-        ("def f(x):\n    return x", []),
+        ("def f(x):\n    return x\n\n\n", []),
         ("f(2)", []),
         ("f(3)", ["hide-cell"]),
     ]
@@ -89,6 +92,7 @@ def test_inputs_fold_and_outputs_stay(tmp_path, monkeypatch):
     assert html.count('<details class="plumbing">') == 2 and html.count("<summary>Set-up</summary>") == 1
     outside = re.sub(r'<details class="plumbing">.*?</details>', "", html, flags=re.DOTALL)
     assert outside.count("what it printed") == 3  # all but that of the set-up
+    assert re.search(r'class="n">x</span>\n</pre>', html)  # in colours, and without the empty lines at the end
     assert html.index("code-switch") > html.index("of a book") and "code.js" in html
 
 
@@ -124,3 +128,18 @@ def test_the_figure_of_in_short_stands_under_it(tmp_path, monkeypatch):
     small, rest = html.split('<figure class="in-short">')[1].split("</figure>", 1)
     assert 'alt="a curve"' in small and 'href="#fig-curve"' in small and "The curve." in small
     assert html.index("It works.") < html.index('class="in-short"') and 'id="fig-curve"' in rest
+
+
+def test_modules_fold_under_the_names_they_offer():
+    def offered(name):
+        return desc("", desc_signature("", "", ids=[f"sigreg.lab.data.{name}"]))
+
+    document = new_document("api_lab")
+    title, first, second = nodes.title("", "data"), nodes.paragraph("", "Where data are."), nodes.paragraph("", "More.")
+    document += nodes.section("", title, first, second, offered("fetch"), offered("verify"))
+    document += nodes.section("", nodes.title("", "Without names"), nodes.paragraph("", "Stays."))
+    folding.fold_modules(document)
+    shown, opening, *inside, closing = document[0].children[1:]
+    assert shown is first and "<code>fetch</code>, <code>verify</code>" in opening.astext()
+    assert inside[0] is second and len(inside) == 3 and closing.astext() == "</details>"
+    assert len(document[1]) == 2

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -88,7 +90,7 @@ def test_the_clouds_are_the_laws_that_they_are_named_after(script):
 
 
 def test_what_is_stored_is_what_the_package_computes():
-    cheap = {path: make for path, make in live.STORED.items() if make is not live.curve}
+    cheap = {path: make for path, make in live.STORED.items() if make not in (live.curve, live.rates)}
     assert len(cheap) > 3 and live.problems(cheap) == []
 
 
@@ -103,6 +105,53 @@ def test_the_stored_curve_is_that_of_the_solver():
         centre = [sum(word[k] * word[2] for word in code["words"]) for k in (0, 1)]
         assert centre == pytest.approx(mean, abs=1e-3)  # words are centroids: their mean is that of the forecasts
     assert kept["total"] == fresh["total"] and len(kept["codes"]) > 20
+
+
+def test_stored_rates_are_those_of_the_estimators():
+    kept = json.loads((LIVE / "fig-estimates.json").read_text())
+    for batch, dim, sigma in ((8, 4, 0.1), (64, 16, 0.3)):
+        row = kept["rates"][str(sigma)][str(dim)]
+        stored = [row[name][kept["batches"].index(batch)] for name in ("own", "left_out", "defensive", "closed")]
+        assert stored == pytest.approx(live.rate_estimates(batch, dim, sigma), rel=2e-3)
+    for sigma, by_dim in kept["rates"].items():
+        for dim, row in by_dim.items():
+            truth = int(dim) / 2 * math.log1p(float(sigma) ** -2)
+            for batch, own, left_out in zip(kept["batches"], row["own"], row["left_out"], strict=True):
+                assert own < min(1.01 * truth, math.log(batch) + 1e-3) and left_out > 0.98 * truth  # a sandwich
+
+
+@pytest.fixture
+def moved():
+    """The page of the rates in Chromium: its figure, its grid and the scripts."""
+    if not ((command := browser.chromium()) and importlib.util.find_spec("playwright")):
+        pytest.skip("no Chromium on this machine")
+    grid = (LIVE / "fig-estimates.json").read_text()
+    still = "<figure id='fig-estimates'><img alt='still'><figcaption class='caption-text'>Still.</figcaption></figure>"
+    with browser.opened(command) as chromium:
+        tab = chromium.new_page(viewport={"width": 390, "height": 800})
+        tab.set_content(f"{still}<script type='application/json' id='grid-fig-estimates'>{grid}</script>")
+        for name in ("explore.js", "grids.js"):
+            tab.add_script_tag(path=LIVE / name)
+        tab.wait_for_selector(".live-says")
+        yield tab, json.loads(grid)
+
+
+def test_the_rates_that_are_shown_are_the_stored_ones(moved):
+    tab, grid = moved
+    row = grid["rates"]["0.1"]["2"]
+    assert f"truth is {math.log1p(100):.2f} nats" in tab.inner_text(".live-says")
+    for name in ("own", "left_out", "defensive"):
+        assert f" {row[name][3]:.3g}" in tab.inner_text(".live-says")  # at B = 64
+    heights = re.findall(r"[ML][\d.]+ ([\d.]+)", tab.get_attribute("path.line.tone-blue", "d"))
+    expected = [280 - 270 * value / (2.2 * math.log1p(100)) for value in row["own"]]
+    assert [float(height) for height in heights] == pytest.approx(expected, abs=0.06)
+    tab.focus("input[aria-label='Batch B']")
+    tab.keyboard.press("ArrowRight")
+    assert f" {row['own'][4]:.3g}" in tab.inner_text(".live-says")  # at B = 128
+    tab.check("input[value='dimension D']", force=True)
+    assert "against the dimension" in tab.get_attribute(".live svg", "aria-label")
+    assert grid["source"] in tab.inner_text(".live-source")
+    assert "NaN" not in tab.inner_html(".live")
 
 
 def test_a_number_that_was_changed_is_found(tmp_path):

@@ -21,6 +21,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on thi
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>Page</title><link rel="icon" href="data:,"></head><body><article>
 <p>Of 3 runs 2 held, by Proposition 4.2 and Figure 1.3 (2020).</p>
 <figure><svg class="figure" width="300" height="200"></svg><figcaption><p>A caption.</p></figcaption></figure>
+<span class="inked" data-letters="9.00"><img width="600" height="300" style="width: 450px; height: 225px" alt="A curve"
+src="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E"></span>
 <div class="cell_input"><pre>x = 1</pre></div>
 <div class="statement verdict"><p class="statement-title">P1</p><p>Short.</p></div>
 <p style="height: 800px">Text.</p></article></body></html>
@@ -35,6 +37,7 @@ FAULTS = {
     "requests": ("</article>", "".join(f"<img src='small.png?{k}' alt=''>" for k in range(25)) + "</article>"),
     "contrast": ("<p>A caption", "<p style='color: #888'>A caption"),
     "verdict": ("<p>Short.</p>", "<p>" + "word " * 61 + "</p>"),
+    "letters": ("width: 450px; height: 225px", "width: 400px; height: 200px"),
     "numbers": ("Of 3 runs 2 held", "Of 3 runs 2 held, 0.1 ± 0.2, 4% and 7 more"),
 }
 
@@ -73,3 +76,15 @@ def test_a_page_may_have_a_limit_of_its_own(found, monkeypatch):
     assert measure.problems("notebooks/height.html", page) == []
     monkeypatch.setattr(measure, "OWN", {"notebooks/height.html": {"height": page["height"] - 1}})
     assert measure.problems("notebooks/height.html", page)
+
+
+@needs_chromium
+def test_the_answer_of_a_live_figure_waits_for_what_blocks_the_page(tmp_path):
+    figure = '<div class="live"><input type="checkbox" id="box"><output id="said">0</output></div>'
+    script = 'box.onchange = () => { said.textContent = "1"; };'
+    wait = "const end = performance.now() + 400; while (performance.now() < end);"
+    (tmp_path / "quick.html").write_text(f"<body>{figure}<script>{script}</script></body>")
+    (tmp_path / "slow.html").write_text(f"<body>{figure}<script>{wait} {script}</script></body>")
+    with measure.browser.serve(tmp_path) as home, measure.browser.opened(CHROMIUM) as chrome:
+        quick, slow = (measure.answers(chrome, f"{home}/{name}.html") for name in ("quick", "slow"))
+    assert slow["answer"] > max(0.4, quick["answer"]) and slow["longest"] > 0.3 and slow["blocked"] > 0.25

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython.core.pylabtools import print_figure
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
@@ -202,3 +204,55 @@ def test_a_line_is_labelled_at_its_right_end_or_where_asked():
         label_line(ax, line, x=3)
     with pytest.raises(ValueError, match="no finite point"):
         label_line(ax, ax.plot([np.nan], [1])[0])
+
+
+# SVG -----------------------------------------------------------------------------------------------------------------
+
+
+def cloud(count, **kwargs):
+    figure, ax = plt.subplots()
+    ax.scatter(*np.random.default_rng(0).normal(size=(2, count)), label="cloud", **kwargs)
+    ax.set_xlabel(r"rate $\beta^{-1}$")
+    return figure
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, again = (figures.svg(cloud(50)) for _ in range(2))
+    assert first == again and first.startswith("<svg ") and first.count("\n") == 0
+    assert "<text" not in first and "font" not in first, "letters are outlines"
+    assert not re.search(r"\d{4}-\d\d-\d\d|matplotlib v", first.lower()), "neither the day nor the version"
+
+
+def test_without_the_salt_of_the_style_the_bytes_would_differ():
+    with plt.rc_context({"svg.hashsalt": None}):
+        assert figures.svg(cloud(50)) != figures.svg(cloud(50))
+
+
+def test_what_is_packed_looks_as_it_did():
+    whole, packed = print_figure(cloud(50), "svg"), figures.svg(cloud(50))  # a second drawing of one has other margins
+    outlines = [re.findall(r' d="([^"]*)"', text) for text in (whole, packed)]
+    assert len(outlines[0]) == len(outlines[1]) and len(packed) < 0.85 * len(whole)
+    for before, after in zip(*outlines, strict=True):
+        before, after = (np.array([float(number) for number in re.findall(r"-?[\d.]+", d)]) for d in (before, after))
+        np.testing.assert_allclose(before, after, atol=0.01)
+    shape = re.compile(r'viewBox="[^"]*"')
+    assert shape.search(whole)[0] == shape.search(packed)[0]
+
+
+@pytest.mark.parametrize("count, kwargs", [(2000, {}), (400, {"s": np.linspace(1, 50, 400)})])
+def test_heavy_marks_become_a_picture_and_the_letters_stay_outlines(count, kwargs, monkeypatch):
+    light = figures.svg(cloud(count, **kwargs))
+    assert light.count("<image") == 1 and light.count("<use") > 10
+    monkeypatch.setattr(figures, "HEAVY", 1e9)
+    heavy = figures.svg(cloud(count, **kwargs))
+    assert "<image" not in heavy and len(heavy) > 1.5 * len(light)
+
+
+def test_few_marks_and_long_lines_stay_outlines():
+    figure = cloud(100)
+    figure.axes[0].plot(np.linspace(0, 1, 5000), np.sin(np.linspace(0, 9, 5000)))
+    assert "<image" not in figures.svg(figure)
+
+
+def test_a_figure_without_anything_has_no_svg():
+    assert figures.svg(plt.figure()) is None

@@ -128,3 +128,10 @@ def test_a_probe_reads_small_features_as_it_reads_large_ones():
     large, small = (linear_probe(s * x, y, s * x, y, ridge=1e-3) for s in (1.0, 1e-5))
     torch.testing.assert_close(small.weight, large.weight, rtol=1e-4, atol=1e-4)
     assert large.accuracy > 0.97
+
+
+def test_features_that_carry_a_graph_are_probed_without_it():
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(30) % 3
+    grown = (2 * x.clone().requires_grad_()).div(2)
+    assert linear_probe(grown, y, grown, y).accuracy == linear_probe(x, y, x, y).accuracy

@@ -362,6 +362,28 @@ def test_errors_name_the_argument(error, message, call):
         call()
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("num_slices", -3, 5),
+        ("num_slices", 2.5, np.int64(5)),
+        ("knots", 1, 9),
+        ("t_max", math.inf, 5),
+        ("sync", None, False),
+        ("group", "world", None),
+    ],
+)
+def test_a_setting_changed_later_is_checked_and_used(name, wrong, right):
+    loss, z = SIGReg(16, sync=False), gaussian(32, 3)
+    with pytest.raises((TypeError, ValueError), match=name):
+        setattr(loss, name, wrong)
+    before = loss(z, torch.Generator().manual_seed(0))
+    setattr(loss, name, right)
+    after, fresh = (m(z, torch.Generator().manual_seed(0)) for m in (loss, SIGReg(**{"num_slices": 16, name: right})))
+    torch.testing.assert_close(after, fresh)
+    assert name in ("sync", "group") or before != after
+
+
 # --- several processes -----------------------------------------------------------------------------------
 
 WORKER = """

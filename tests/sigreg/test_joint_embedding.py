@@ -118,6 +118,13 @@ def test_pairwise_entropy_written_out():
         assert je.pairwise_entropy(z, sigma=sigma, bound=bound).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("name, of", [("logdet", je.logdet_entropy), ("pairdist", je.pairwise_entropy)])
+def test_an_entropy_enters_as_the_mean_of_two_views_per_coordinate(name, of):
+    z_a, z_b = pair()
+    expected = 25 * je.invariance_term(z_a, z_b) - (of(z_a) + of(z_b)) / (2 * z_a.shape[1])
+    torch.testing.assert_close(PAIR_LOSSES[name](z_a, z_b), expected)
+
+
 def test_pairwise_bounds_enclose_the_mixture():
     """In one dimension the mixture's entropy is an integral."""
     z = torch.tensor([[-2.0], [-1.7], [0.1], [1.3], [4.0]], dtype=torch.float64)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from loss_list import LOSSES
 
+from sigreg import effective_rank, knn_accuracy, knn_entropy, linear_probe
 from sigreg import joint_embedding as je
+from sigreg.semi_supervised import variance_between
 
 PAGE = pathlib.Path(__file__).parents[2] / "book" / "use_sigreg.md"
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -72,6 +74,68 @@ def test_huge_codes_are_answered_right_or_not_with_a_number(name):
         found, exact = (value_and_slopes(LOSSES[name], dtype, scale)[0].item() for dtype in DTYPES[1::-1])
         close = abs(found - exact) <= (0.5 if name in PHASES else 1e-3) * abs(exact)
         assert close or not math.isfinite(found), f"{scale:g}: {found}, float64 {exact}"
+
+
+def far_from_one(loss, dtype, scale):
+    """Value and slopes for codes of a scale that bfloat16 does not hold."""
+    z = [(scale * part.detach()).requires_grad_() for part in pair(dtype)]
+    torch.manual_seed(0)
+    value = loss(*z)
+    return value, [slope for slope in torch.autograd.grad(value, z, allow_unused=True) if slope is not None]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_codes_next_to_nothing_are_answered_right(name):
+    """Where squares fall to zero the value is the limit, which float64 still sees well at 1e-12."""
+    found, limit = (far_from_one(LOSSES[name], torch.float64, scale)[0].item() for scale in (1e-200, 1e-12))
+    assert abs(found - limit) <= 1e-9 * max(1, abs(limit))
+
+
+ANGLES = {
+    "negative_cosine": je.negative_cosine,
+    "nt_xent_loss": je.nt_xent_loss,
+    "moco_loss": lambda a, b: je.moco_loss(a, b, b.detach().flip(0)),
+    "byol_loss": lambda a, b: je.byol_loss(a, b, a, b),
+}
+
+
+@pytest.mark.parametrize(("dtype", "scales"), [(torch.float64, (1e-200, 1e-12, 1e200)), (torch.float32, (1e-30, 1e30))])
+@pytest.mark.parametrize("name", ANGLES)
+def test_angles_do_not_depend_on_length(name, dtype, scales):
+    value, slopes = value_and_slopes(ANGLES[name], dtype)
+    for scale in scales:
+        found, found_slopes = far_from_one(ANGLES[name], dtype, scale)
+        torch.testing.assert_close(found, value)
+        for one, other in zip(found_slopes, slopes, strict=True):
+            torch.testing.assert_close(one * scale, other)
+
+
+def test_codes_of_zero_length_have_no_angle():
+    zero, one = torch.zeros(3, 2, requires_grad=True), torch.ones(3, 2)
+    value = je.negative_cosine(zero, one)
+    value.backward()
+    assert value == 0 and zero.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-200, 1e-160, 1e160, 1e200, 1e300])
+def test_numbers_of_features_know_no_scale(scale):
+    x, y = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.arange(60) % 3
+    x += torch.eye(3)[y]
+    for measure in (
+        effective_rank,
+        lambda x: linear_probe(x, y, x, y).accuracy,
+        lambda x: knn_accuracy(x, y, x, y, k=5),
+        lambda x: variance_between(x, y),
+    ):
+        assert measure(scale * x) == pytest.approx(measure(x), rel=1e-2 if scale < 1e-310 else 1e-9)
+    if scale > 1e-310:
+        assert knn_entropy(scale * x, 1).nats == pytest.approx(knn_entropy(x, 1).nats + 3 * math.log(scale), rel=1e-9)
+
+
+def test_a_radius_next_to_nothing_has_a_slope():
+    tiny, small = (far_from_one(LOSSES["radial_sigreg"], torch.float64, scale)[1][0] for scale in (1e-200, 1e-12))
+    assert small.norm() > 0.1
+    torch.testing.assert_close(tiny, small)
 
 
 def test_the_covariance_term_is_never_negative():

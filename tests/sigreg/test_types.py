@@ -1,5 +1,6 @@
 """A user's type checker reads the package: right calls pass a strict check, wrong ones are caught."""
 
+import importlib
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 RIGHT = """
 from __future__ import annotations
+from sigreg import *
 import torch
 from torch import Tensor
 import sigreg
@@ -37,6 +39,7 @@ learned: Tensor = sigreg.nt_xent_loss(z[0], z[1], temperature=torch.tensor(0.1))
 nats: float = sigreg.held_out_information(z[0], z[0], z[1], y).rate
 accuracy: float = sigreg.knn_accuracy(z[0], y, z[1], y)
 bound: Tensor = sigreg.donsker_varadhan(z[0]).bound
+invariant: Tensor = byol_loss(z[0], z[0], z[1], z[1])  # imported by the star
 entropies: float = sigreg.entropy_ledger(4).lift
 """
 
@@ -87,6 +90,18 @@ def check(tmp_path_factory):
 def test_the_wheel_says_that_it_is_typed():
     assert (pathlib.Path(sigreg.__file__).parent / "py.typed").exists()
     assert 'sigreg = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_package_lists_what_its_modules_offer_one_name_once():
+    offered = [
+        name
+        for file in sorted(pathlib.Path(sigreg.__file__).parent.glob("[a-z]*.py"))
+        if f"from sigreg.{file.stem} import *" in pathlib.Path(sigreg.__file__).read_text()
+        for name in importlib.import_module(f"sigreg.{file.stem}").__all__
+    ]
+    assert len(offered) > 50
+    assert sorted(sigreg.__all__) == sorted(offered) == sorted(set(offered))
+    assert all(getattr(sigreg, name) for name in sigreg.__all__)
 
 
 def test_right_calls_pass_and_wrong_ones_are_caught(check):

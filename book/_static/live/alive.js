@@ -112,10 +112,11 @@ live.figure("fig-sigreg-alive", (box) => {
     if (verdict.textContent !== words) verdict.textContent = words;
   }
 
+  const pixels = () => Math.round((canvas.clientWidth || 320) * (devicePixelRatio || 1));
   function drawCloud(a) {
     const side = canvas.clientWidth || 320;
     const dense = devicePixelRatio || 1;
-    if (canvas.width !== Math.round(side * dense)) canvas.width = canvas.height = Math.round(side * dense);
+    if (canvas.width !== pixels()) canvas.width = canvas.height = pixels();
     const ink = getComputedStyle(box);
     const color = (name) => ink.getPropertyValue(`--book-${name}`).trim();
     const px = (x) => (side / 2) * (1 + x / REACH);
@@ -164,7 +165,7 @@ live.figure("fig-sigreg-alive", (box) => {
   let waiting = false;
   let frames = 0;
   function step() {
-    if (waiting || !seen || document.hidden || !(turning || descending)) return;
+    if (waiting || !seen || document.hidden || document.readyState !== "complete" || !(turning || descending)) return;
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
@@ -188,8 +189,9 @@ live.figure("fig-sigreg-alive", (box) => {
     step();
   }).observe(box);
   addEventListener("visibilitychange", step);
+  addEventListener("load", step); // before, the page has other things to do
   new MutationObserver(show).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-  new ResizeObserver(show).observe(canvas);
+  new ResizeObserver(() => canvas.width !== pixels() && show()).observe(canvas);
 
   // The hand ---------------------------------------------------------------------------------------------------
 

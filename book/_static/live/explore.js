@@ -39,7 +39,8 @@ const live = (() => {
       const text = frame.querySelector("figcaption .caption-text"); // the still's caption tells of what is not shown now
       if (caption && text) text.textContent = caption;
     };
-    near.observe(frame); // far down the page nothing is computed before it is near
+    if (frame.getBoundingClientRect().top < innerHeight) begin();
+    else near.observe(frame); // far down the page nothing is computed before it is near
     waiting.push(begin);
   }
   const all = () => waiting.forEach((begin) => begin());
@@ -93,9 +94,11 @@ const live = (() => {
   function chart({ height = 260, square = false } = {}) {
     const box = make("div", { class: "live-chart" });
     let last = null;
+    let seen = 0; // the width that it was drawn for
     function draw(spec) {
       last = spec;
-      const width = box.clientWidth || 320;
+      seen = box.clientWidth;
+      const width = seen || 320;
       const tall = square ? width : height;
       const { x, y, marks } = spec;
       const labelled = marks.filter((mark) => mark.label);
@@ -144,13 +147,7 @@ const live = (() => {
         parts.push(`<text class="said tone-${mark.tone || "grey"}" x="${width - room.right + 7}" y="${round(at) + 4}">${escape(mark.label)}</text>`);
       box.innerHTML = `<svg xmlns="${SVG}" width="${width}" height="${tall}" viewBox="0 0 ${width} ${tall}" role="img" aria-label="${escape(spec.alt).replace(/"/g, "&quot;")}">${parts.join("")}</svg>`;
     }
-    let seen = 0;
-    new ResizeObserver(() => {
-      if (last && box.clientWidth !== seen) {
-        seen = box.clientWidth;
-        draw(last);
-      }
-    }).observe(box);
+    new ResizeObserver(() => last && box.clientWidth !== seen && draw(last)).observe(box);
     return { box, draw };
   }
 

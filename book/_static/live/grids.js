@@ -50,6 +50,67 @@ live.figure("fig-information-curve", (box, { spiral, total, codes }) => {
   show(first.beta);
 }, "Soft clusters and the information curve of the spiral. Discs are words, their area is their weight. At each code the tangent has slope 1/β.");
 
+// Chapter 3: estimates of a known rate against batch and dimension ---------------------------------------------------------
+
+live.figure("fig-estimates", (box, { batches, dims, sigmas, rates }) => {
+  const { make, slider, choices, chart, says } = live;
+  const now = { axis: "batch", dim: 2, batch: 64, sigma: 0.1 };
+  const axes = { "batch B": "batch", "dimension D": "dim" };
+  const set = (name) => (v) => {
+    now[name] = v;
+    show();
+  };
+  const plot = chart({ height: 320 });
+  const verdict = says();
+  const sliders = {
+    dim: slider({ label: "Dimension D", values: dims, value: now.dim, on: set("dim") }),
+    batch: slider({ label: "Batch B", values: batches, value: now.batch, on: set("batch") }),
+  };
+  box.append(
+    choices({ label: "Against", options: Object.keys(axes), value: "batch B", on: (name) => set("axis")(axes[name]) }),
+    make("div", { class: "live-sliders" }, sliders.dim, sliders.batch,
+      slider({ label: "Noise σ", values: sigmas, value: now.sigma, on: set("sigma") })),
+    plot.box, verdict,
+  );
+  const truth = (dim) => (dim / 2) * Math.log1p(now.sigma ** -2);
+  // The part of a curve that lies below the top of the picture, up to the top.
+  const below = (points, top) => points.flatMap(([x, y], k) => {
+    const [a, b] = k ? points[k - 1] : [x, y];
+    const crossing = [a * (x / a) ** ((top - b) / (y - b)), top];
+    return (y > top) === (b > top) ? (y > top ? [] : [[x, y]]) : y > top ? [crossing] : [crossing, [x, y]];
+  });
+  function show() {
+    const byBatch = now.axis === "batch";
+    const here = rates[now.sigma];
+    const at = (name) => here[now.dim][name][batches.indexOf(now.batch)];
+    const along = byBatch ? batches : dims;
+    const share = (dim) => (byBatch ? 1 : truth(dim)); // against dimension all is shown as a share of the truth
+    const read = (name) => along.map((v, k) => [v, byBatch ? here[now.dim][name][k] : here[v][name][batches.indexOf(now.batch)] / share(v)]);
+    const top = 2.2 * (byBatch ? truth(now.dim) : 1);
+    const step = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 50, 100].find((width) => top / width <= 6);
+    const curves = [
+      { points: along.map((v) => [v, byBatch ? Math.log(v) : Math.log(now.batch) / share(v)]), label: "log B", tone: "grey", dashed: true },
+      { points: along.map((v) => [v, byBatch ? truth(now.dim) : 1]), label: "truth", tone: "grey" },
+      { points: read("closed"), tone: "green", dashed: true },
+      { points: read("defensive"), label: "defensive", tone: "green" },
+      { points: read("left_out"), label: "left out", tone: "amber" },
+      { points: read("own"), label: "own sample", tone: "blue" },
+    ].map(({ points, ...look }) => ({ line: below(points, top), ...look }));
+    plot.draw({
+      alt: `Four estimates of a known rate against ${byBatch ? "the batch size" : "the dimension"}; at B = ${now.batch}, D = ${now.dim} and σ = ${now.sigma} the own-sample estimate reads ${at("own").toPrecision(3)} nats of ${truth(now.dim).toPrecision(3)}`,
+      x: { range: [along[0], along.at(-1)], log: true, ticks: along, label: byBatch ? "batch size B" : "dimension D" },
+      y: { range: [0, top], ticks: Array.from({ length: Math.floor(top / step) + 1 }, (_, k) => +(k * step).toFixed(2)), label: byBatch ? "estimate [nats]" : "estimate / truth" },
+      right: 92,
+      marks: [{ along: now[now.axis], tone: "grey", faint: true }, ...curves.filter((curve) => curve.line.length)],
+    });
+    const nats = (v) => (v < 1000 ? v.toPrecision(3) : Math.round(v));
+    verdict.textContent =
+      `B = ${now.batch}, D = ${now.dim}, σ = ${now.sigma}: the truth is ${nats(truth(now.dim))} nats. With its own sample in, an estimate reads ${nats(at("own"))}, ` +
+      `under a ceiling of ${nats(Math.log(now.batch))}; left out, ${nats(at("left_out"))}; defensive, ${nats(at("defensive"))}.`;
+  }
+  show();
+}, "Estimates of a known rate. With the own sample in they stay under log B, left out they come from far above; the defensive one (its closed form dashed) keeps to the truth. The faint line is the setting that the words under the picture read.");
+
 // Chapter 4: what each test of normality notices ----------------------------------------------------------------------
 
 live.figure("fig-power", (box, { dims, sizes, slices, rates }) => {

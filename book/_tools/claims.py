@@ -270,7 +270,7 @@ def _card(claim: dict, now: Judged, chapters: Chapters) -> str:
     lines += ["Verdict", f": {now.text}\n"]
     if now.answers:
         contrast = claim["rule"]["contrast"]
-        lines += ["Rule", f": {contrast[0].upper()}{contrast[1:]}. {small_print(claim, now)}\n"]
+        lines += ["Rule", f": {contrast[0].upper()}{contrast[1:]}.\n", "Read as", f": {small_print(claim, now)}\n"]
     if claim.get("before"):
         lines += ["Before", f": *{claim['before']['word']}*. {claim['before']['why']}\n"]
     if now.answers:

@@ -5,7 +5,10 @@ Training and stored runs do without most of it, as a bare machine with a GPU doe
 
 from importlib.util import find_spec
 
-NEEDED = ("IPython", "matplotlib", "pandas", "PIL", "scipy", "seaborn", "sklearn", "torchvision", "tqdm", "yaml")
+NEEDED = (
+    "IPython", "matplotlib", "matplotlib_inline", "pandas", "PIL", "scipy", "seaborn", "sklearn", "torchvision", "tqdm",
+    "yaml",
+)  # fmt: skip
 
 
 def require_extra() -> None:

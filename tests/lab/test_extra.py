@@ -13,6 +13,7 @@ from sigreg import lab
 
 ROOT = Path(lab.__file__).parents[2]
 DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "IPython": "ipython"}
+DISTRIBUTION |= {"matplotlib_inline": "matplotlib-inline"}
 
 
 def imported(path):

@@ -1,4 +1,4 @@
-"""What all tests share: a generator, and those marked ``cuda`` are skipped where there is no GPU."""
+"""What all tests share: a generator, the style of figures; those marked ``cuda`` are skipped where there is no GPU."""
 
 import pytest
 import torch
@@ -15,3 +15,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def book_style():
+    import matplotlib.pyplot as plt  # here, for most tests draw nothing
+
+    from sigreg.lab import figures
+
+    with plt.rc_context():
+        figures.use_style()
+        yield
+    plt.close("all")

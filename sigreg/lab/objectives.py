@@ -259,14 +259,14 @@ def semi_supervised_objective(
             )
             total = total + rate * found["rate"]
         sets = {"all": [[0, 1], [2]], "labelled": [[0]], "unlabelled": [[1], [2]]}[scored]
+        together = [torch.cat([parts[k] for k in members]) for members in sets] if sigreg or moments else []
         if sigreg:
             directions = random_directions(
                 num_slices, code.w.shape[1], generator=generator, device=code.w.device, dtype=code.w.dtype
             )
             beliefs = [F.one_hot(labels, code.logits.shape[1]).to(code.w), *(part.softmax(1) for part in logits[1:])]
             values = []
-            for members in sets:
-                w = torch.cat([parts[k] for k in members])
+            for members, w in zip(sets, together, strict=True):
                 if class_scale is None:
                     values.append(sliced_sigreg(w, directions, sync=sync, group=group))
                 else:
@@ -275,7 +275,6 @@ def semi_supervised_objective(
             found["sigreg"] = torch.stack(values).mean()
             total = total + sigreg * found["sigreg"]
         if moments:
-            together = [torch.cat([parts[k] for k in members]) for members in sets]
             values = [variance_term(w, sync=sync, group=group) for w in together]
             values += [2 * covariance_term(w, sync=sync, group=group) / 25 for w in together]  # summed over two views
             found["moments"] = torch.stack(values).sum() / len(sets)

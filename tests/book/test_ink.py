@@ -14,6 +14,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from color_vision import VISION, lab
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -24,15 +25,8 @@ spec = importlib.util.spec_from_file_location("book_ink", ROOT / "book/_ext/ink.
 ink = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(ink)
 
+pytestmark = pytest.mark.usefixtures("book_style")
 CYCLE = [color.lower() for color in figures.COLORS]
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context():
-        figures.use_style()
-        yield
-    plt.close("all")
 
 
 def colors(text):
@@ -52,22 +46,6 @@ def test_the_ground_is_that_of_the_page():
 @pytest.mark.parametrize("color", CYCLE)
 def test_every_color_of_the_cycle_can_be_read_on_the_dark_ground(color):
     assert ink.contrast(ink.dark(color), ink.GROUND) > 4.5  # WCAG 2 for small text; the lines need 3
-
-
-# Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB
-VISION = {
-    "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
-}
-
-
-def lab(rgb):
-    """CIE L*a*b* of linear sRGB under D65."""
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
-    f = np.cbrt(xyz / [0.9505, 1, 1.089])
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def nearest(partners):

@@ -17,8 +17,8 @@ import torch
 
 from sigreg.lab.batches import FewLabelBatches, balanced_draw
 from sigreg.lab.data import fashion_mnist_tensors
-from sigreg.lab.experiments.semi_supervised import geometry
-from sigreg.lab.experiments.without_labels import trials_of
+from sigreg.lab.experiments.semi_supervised import HELD_OUT, REFRESHED, geometry
+from sigreg.lab.experiments.without_labels import best_settings
 from sigreg.lab.fit import fit
 from sigreg.lab.judging import pack
 from sigreg.lab.models import CodeClassifier, ConvEncoder, refresh_norms
@@ -68,8 +68,6 @@ LARGE = {  # for a GPU
     "unlabelled_batch": 448,
 }
 LABELS = 100
-HELD_OUT = {True: 10_000, False: 1000}  # training images that no run trains on: of all, of the embedded subset
-REFRESHED = 2000  # whole training images from which batch norm takes its moments
 
 
 def units(preset, seeds, labels=LABELS):
@@ -82,10 +80,7 @@ def units(preset, seeds, labels=LABELS):
 
 def tuned(preset):
     """Setting and threshold of each method: the best means of the trials, the middle where there is no record."""
-    best, entries = {method: values[1] for method, (_, values) in GRID.items()}, trials_of(TRIALS, preset)
-    if entries:
-        means = table({"units": entries}).groupby(["method", "setting"]).held_out.mean()
-        best = {method: float(means[method].idxmax()) for method in GRID}
+    best = best_settings(TRIALS, preset, {method: values for method, (_, values) in GRID.items()})
     return {method: {"setting": setting, "threshold": best["consistency"]} for method, setting in best.items()}
 
 

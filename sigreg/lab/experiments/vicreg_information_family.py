@@ -14,7 +14,7 @@ import torch
 from sigreg.joint_embedding import vicreg_logdet_loss, vicreg_loss, vicreg_pairdist_loss
 from sigreg.lab.data import normalised
 from sigreg.lab.experiments import without_labels
-from sigreg.lab.experiments.without_labels import build, features_of, images_of, judged, trials_of
+from sigreg.lab.experiments.without_labels import best_settings, build, features_of, images_of, judged
 from sigreg.lab.models import refresh_norms
 from sigreg.lab.records import table
 from sigreg.lab.views import random_views
@@ -46,11 +46,7 @@ def units(preset, seeds):
 
 def tuned(preset):
     """The weight of each method with the best mean over the trials' seeds; the middle one where there is no record."""
-    entries = trials_of("vicreg_information_family_trials", preset)
-    if not entries:
-        return {method: weights[1] for method, weights in GRID.items()}
-    means = table({"units": entries}).groupby(["method", "setting"]).held_out.mean()
-    return {method: float(means[method].idxmax()) for method in GRID}
+    return best_settings("vicreg_information_family_trials", preset, GRID)
 
 
 def tolerance(unit):

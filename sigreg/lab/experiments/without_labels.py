@@ -28,7 +28,7 @@ from sigreg.lab.judging import pack
 from sigreg.lab.loop import ViewStream, fit_on_device
 from sigreg.lab.models import ConvEncoder, ViewNetwork, follow, mlp, refresh_norms
 from sigreg.lab.probes import chosen_probe
-from sigreg.lab.records import load_record
+from sigreg.lab.records import load_record, table
 from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
@@ -120,6 +120,15 @@ def trials_of(name, preset):
     except FileNotFoundError:
         return []
     return record["units"] if record["provenance"]["preset"] == preset else []
+
+
+def best_settings(name, preset, tried):
+    """The setting of each method with the best mean over the trials' seeds; the middle one where there is no record."""
+    entries = trials_of(name, preset)
+    if not entries:
+        return {method: values[1] for method, values in tried.items()}
+    means = table({"units": entries}).groupby(["method", "setting"]).held_out.mean()
+    return {method: float(means[method].idxmax()) for method in tried}
 
 
 def tolerance(unit):

@@ -1,7 +1,8 @@
 r"""VIB, variational CEB and minibatch CEB on FashionMNIST: what they keep, what it buys, at equal budget.
 
 One network for all (:class:`sigreg.lab.models.BottleneckClassifier`), one grid of beta, and for one seed the same
-initial weights, minibatches and encoder noise, so that differences between methods are paired by seed.
+initial weights, minibatches and encoder noise, so that differences between methods are paired by seed. The learning
+rate of each method is the best of three equal trials, :mod:`sigreg.lab.experiments.conditional_bottleneck_trials`.
 Every network is judged by :func:`sigreg.conditional_bottleneck.held_out_information` on the test images.
 
 Parts: ``sweep``, trained on the true labels; ``random_labels``, trained on shuffled ones. The method ``none`` is the
@@ -10,12 +11,14 @@ sweep at beta = 0.
 Derived in: Chapter 3, sections 3.7 to 3.9.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from sigreg.conditional_bottleneck import held_out_information, pointwise_rate
 from sigreg.lab.batches import Minibatches
 from sigreg.lab.data import fashion_mnist_tensors
+from sigreg.lab.experiments.without_labels import trials_of
 from sigreg.lab.models import BottleneckClassifier
 from sigreg.lab.objectives import bottleneck_objective
 from sigreg.lab.reading import advantage, common_rates
@@ -28,6 +31,7 @@ CHECK = {"part": "random_labels", "method": "pairwise"}
 
 METHODS = ("vib", "variational_ceb", "minibatch", "pairwise")
 BETAS = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0)
+LRS = {256: (1e-3, 2e-3, 4e-3), 1024: (2e-3, 4e-3, 8e-3)}  # what is tried, by batch size
 DRAWS = 8  # codes drawn for each test image; predictions are averaged over them
 BINS = 15  # of the reliability diagram
 OUTSIDERS = 2000  # test images, at most, for the test of unfamiliar inputs
@@ -35,24 +39,57 @@ OUTSIDERS = 2000  # test images, at most, for the test of unfamiliar inputs
 
 def units(preset, seeds):
     """For each seed one unit a method, each a stack of networks, one for each beta."""
-    full = preset == "full"
-    budget = {
-        "whole": full,
-        "hidden": [128, 64],  # 784-512-256 costs five times as much on a CPU
-        "epochs": 4 if full else 10,
-        "batch_size": 256,
-        "lr": 2e-3,
-    }
-    shuffled = {**budget, "whole": False, "images": 1000 if full else 500, "epochs": 100, "batch_size": 250}
+    full, common = preset == "full", budget(preset)
+    lr = tuned(common["batch_size"], METHODS, preset)
+    shuffled = {**common, "whole": False, "images": 1000 if full else 500, "epochs": 100, "batch_size": 250}
     found = []
     for seed in seeds:
-        found.append({"part": "sweep", "method": "none", "seed": seed, "betas": [0.0], **budget})
+        found.append({"part": "sweep", "method": "none", "seed": seed, "betas": [0.0], **common})
         for method in METHODS:
-            found.append({"part": "sweep", "method": method, "seed": seed, "betas": list(BETAS), **budget})
+            unit = {"part": "sweep", "method": method, "seed": seed, "betas": list(BETAS), **common}
+            found.append({**unit, "lr": lr[method]})
         for method in METHODS if full else ("pairwise",):
             betas = [0.0, 0.03, 0.3]
             found.append({"part": "random_labels", "method": method, "seed": seed, "betas": betas, **shuffled})
     return found
+
+
+def budget(preset):
+    """What all methods share; the learning rate is that of what has no trials."""
+    full = preset == "full"
+    return {
+        "whole": full,
+        "hidden": [128, 64],  # 784-512-256 costs five times as much on a CPU
+        "epochs": 4 if full else 10,
+        "batch_size": 256,
+        "lr": LRS[256][1],
+    }
+
+
+def tuned(batch_size, methods, preset, entries=None):
+    """The learning rate of each method that does best in the trials of this preset; the middle one if there are none.
+
+    Best is the accuracy of one code on the held-out images, at the conditional rates that all learning rates of the
+    method reach in every draw, averaged over rates and draws.
+
+    Args:
+        batch_size: which trials.
+        methods: their names.
+        preset: which trials.
+        entries: units of a record of trials; by default those of ``conditional_bottleneck_trials``.
+    """
+    entries = trials_of("conditional_bottleneck_trials", preset) if entries is None else entries
+    if not entries:
+        return {method: LRS[batch_size][1] for method in methods}
+    tried, best = table({"units": entries}), {}
+    for method in methods:
+        mine = tried[(tried.batch_size == batch_size) & (tried.method == method)]
+        mine = mine.assign(method=mine.lr)  # the curves that are compared are those of one method
+        lrs = sorted(set(mine.lr))
+        rates = common_rates(mine, lrs)
+        gain = {lr: np.mean(advantage(mine, lr, lrs[0], "accuracy_one", rates)) for lr in lrs}
+        best[method] = max(gain, key=gain.get)
+    return best
 
 
 def tolerance(unit):

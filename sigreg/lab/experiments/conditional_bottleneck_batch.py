@@ -8,10 +8,10 @@ Everything but batch size and learning rate is as in :mod:`sigreg.lab.experiment
 Derived in: Chapter 3, section 3.7.
 """
 
-from sigreg.lab.experiments import conditional_bottleneck as common
+from sigreg.lab.experiments import conditional_bottleneck as study
 
-VERSION = common.VERSION
-tolerance = common.tolerance
+VERSION = study.VERSION
+tolerance = study.tolerance
 SEEDS = {"default": 2, "full": 5}
 
 METHODS = ("variational_ceb", "pairwise", "moments")
@@ -19,25 +19,24 @@ METHODS = ("variational_ceb", "pairwise", "moments")
 
 def units(preset, seeds):
     """For each seed and each of the three losses one stack of networks, one for each beta."""
-    budget = {
-        "whole": preset == "full",
-        "hidden": [128, 64],
-        "epochs": 4 if preset == "full" else 10,
-        "batch_size": 1024,
-        "lr": 4e-3,  # larger steps for a larger batch, the same for both losses
-    }
+    common, lr = budget(preset), study.tuned(1024, METHODS, preset)
     return [
-        {"part": "sweep", "method": method, "seed": seed, "betas": list(common.BETAS), **budget}
+        {"part": "sweep", "method": method, "seed": seed, "betas": list(study.BETAS), **common, "lr": lr[method]}
         for seed in seeds
         for method in METHODS
     ]
 
 
+def budget(preset):
+    """As with small batches, four times the batch; larger steps for it."""
+    return {**study.budget(preset), "batch_size": 1024, "lr": study.LRS[1024][1]}
+
+
 def run_unit(unit, device):
     """As in the study with small batches."""
-    return common.run_unit(unit, device)
+    return study.run_unit(unit, device)
 
 
 def summary(record):
     """The headline in plain words."""
-    return common.summary(record)
+    return study.summary(record)

@@ -34,7 +34,7 @@ DIRECTIONS = 4000  # that stand for the sphere in predictions
 def units(preset, seeds):
     """One network a seed."""
     full = preset == "full"
-    size = {**LARGE, "passes": 5} if full else dict(SMALL)
+    size = {**LARGE, "passes": 5} if full else {**SMALL, "passes": 6}
     law = {"lambdas": [0.03, 0.1, 0.3, 1.0, 3.0], "widths": [32, 64] if full else [16, 32]}
     law["rest"] = 1000 if full else 500
     return [{**size, **law, "method": "sigreg", "lr": 1e-3, "setting": 1.0, "seed": seed} for seed in seeds]

@@ -3,7 +3,6 @@
 import torch
 
 from sigreg.lab.experiments import vicreg_information_family_trials as trials
-from sigreg.lab.experiments import without_labels_trials
 from sigreg.lab.gpu import TINY
 
 
@@ -16,6 +15,6 @@ def test_every_method_has_equal_trials_at_the_budget_of_the_run():
 def test_a_trial_sees_no_test_image(monkeypatch):
     first = {**trials.units("default", range(1))[0], **TINY}
     found = trials.run_unit(first, torch.device("cpu"))
-    images = without_labels_trials.images_of
-    monkeypatch.setattr(without_labels_trials, "images_of", lambda *a: [*images(*a)[:2], None, None])
+    images = trials.images_of
+    monkeypatch.setattr(trials, "images_of", lambda *a: [*images(*a)[:2], None, None])
     assert trials.run_unit(first, torch.device("cpu")) == found and 0 < found["held_out"] < 1

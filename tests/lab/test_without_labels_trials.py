@@ -1,8 +1,13 @@
 """The study of equal trials: as many for each method, and the best of them is what runs."""
 
+import torch
+
 from sigreg.lab.experiments import without_labels as study
 from sigreg.lab.experiments import without_labels_trials as trials
+from sigreg.lab.gpu import TINY
 from sigreg.lab.records import save_record
+
+CPU = torch.device("cpu")
 
 
 def test_every_method_has_equal_trials_on_other_images_than_the_test_set():
@@ -10,6 +15,22 @@ def test_every_method_has_equal_trials_on_other_images_than_the_test_set():
     counts = {method: sum(u["method"] == method for u in units) for method in study.GRID}
     assert set(counts.values()) == {6}
     assert len({u["passes"] for u in units}) == len({u["seed"] for u in units}) == 1
+
+
+def test_a_trial_trains_as_the_run_does_and_reads_the_images_that_follow(monkeypatch):
+    """Held-out labels that are all wrong by one make the trial read nothing; the trained and the test images do not."""
+    unit = trials.units("default", range(1))[0]
+    assert {k for k, v in unit.items() if v != study.SMALL.get(k)} == {"method", "setting", "lr", "seed"}
+    unit |= TINY
+    n = unit["images"]
+    monkeypatch.setattr(trials, "HELD_OUT", 500)
+    found, images = trials.run_unit(unit, CPU), trials.images_of
+    pixels, labels = images(unit["whole"], CPU)[:2]
+    monkeypatch.setattr(trials, "images_of", lambda *a: (pixels[: n + 500], labels[: n + 500], None, None))
+    assert trials.run_unit(unit, CPU) == found and 0.3 < found["held_out"] < 1
+    wrong = torch.cat([labels[:n], (labels[n:] + 1) % 10])
+    monkeypatch.setattr(trials, "images_of", lambda *a: (pixels, wrong, None, None))
+    assert trials.run_unit(unit, CPU)["held_out"] < 0.3
 
 
 def test_the_pair_with_the_best_mean_over_draws_is_what_runs(tmp_path, monkeypatch):

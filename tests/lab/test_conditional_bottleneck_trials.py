@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 def test_trials_are_equal_use_other_draws_and_read_no_test_image(monkeypatch):
     units = trials.units("default", range(2))
     for part, size in ((study, 256), (large, 1024)):
-        assert {sum(u["batch_size"] == size and u["method"] == m for u in units) for m in part.METHODS} == {6}
+        assert {sum(u["batch_size"] == size and u["method"] == m for u in units) for m in part.METHODS} == {8}
     assert not {u["seed"] for u in units} & set(range(study.SEEDS["full"]))
     unit = {**units[0], "hidden": [4], "epochs": 1, "betas": [0.1, 1.0]}
     read, images = [], trials.fashion_mnist_tensors
@@ -62,4 +62,4 @@ def test_the_best_mean_over_draws_at_equal_rate_is_what_runs(tmp_path, monkeypat
     keep(lambda u: 0.01 * (u["lr"] == 1e-3))
     (unit,) = [u for u in study.units("default", range(1)) if u["method"] == "vib" and u["part"] == "sweep"]
     assert unit["lr"] == 1e-3
-    assert study.units("full", range(1))[1]["lr"] == 2e-3  # of another size they say nothing: the middle
+    assert study.units("full", range(1))[1]["lr"] == 2e-3  # of another size they say nothing: the second

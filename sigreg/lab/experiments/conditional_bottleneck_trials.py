@@ -1,8 +1,8 @@
-r"""Three learning rates for every loss of Chapter 3's comparison, judged on training images that no trial trains on.
+r"""Four learning rates for every loss of Chapter 3's comparison, judged on training images that no trial trains on.
 
 Both batch sizes, two draws of weights, batches and noise that are none of those judged later, the whole grid of beta.
 The last sixth of the training images is held out. A learning rate is as good as the accuracy of one code there, at the
-conditional rates that all three of a loss reach (:func:`sigreg.lab.experiments.conditional_bottleneck.tuned`). The
+conditional rates that all four of a loss reach (:func:`sigreg.lab.experiments.conditional_bottleneck.tuned`). The
 test images are not read.
 
 Derived in: Chapter 3, section 3.7.
@@ -20,7 +20,7 @@ tolerance = study.tolerance
 
 
 def units(preset, seeds):
-    """Every loss at its middle rate, then at the lower, then at the higher; draw by draw."""
+    """Every loss at its second learning rate, then at the others; draw by draw."""
     return [
         {
             "part": "trial",
@@ -31,7 +31,7 @@ def units(preset, seeds):
             "lr": lr,
         }
         for seed in seeds
-        for k in (1, 0, 2)
+        for k in (1, 0, 2, 3)
         for part in (study, large)
         for method in part.METHODS
         for lr in [study.LRS[part.budget(preset)["batch_size"]][k]]

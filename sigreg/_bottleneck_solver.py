@@ -265,9 +265,19 @@ def certify(source, q, tops, starts, log_lambda, beta, still):
 
     The inputs and words are looked at as they are, too: on the faces of the simplex if that is where they are.
     """
-    g, tops = search(source, torch.cat([tops, starts]), log_lambda, beta, True, still)
+    points = torch.cat([tops, starts, source.inside(between(q, beta), beta)])
+    g, tops = search(source, points, log_lambda, beta, True, still)
     g[0] = torch.maximum(g[0], source.log_g(torch.cat([source.p, q]), log_lambda, beta).max())
     return g, tops
+
+
+def between(q, beta, most=8, reach=6.0):
+    """The middle of each word and its nearest others, (S, Y): a peak may stand there that no word climbs to."""
+    apart, other = (2 - 2 * q.sqrt() @ q.sqrt().T).topk(min(most + 1, len(q)), largest=False)
+    word = torch.arange(len(q), device=q.device)[:, None].expand_as(other)
+    near = (apart < reach / beta) & (word != other)
+    pairs = torch.stack([word[near], other[near]], 1).sort(1).values.unique(dim=0)
+    return q[pairs].mean(1)
 
 
 def tidy(weight, q, reach, floor=1e-14):

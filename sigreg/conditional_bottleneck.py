@@ -121,8 +121,8 @@ def minibatch_rate(
 
     :math:`S_i` holds the examples with the label of i (all examples when ``labels`` is None).
     With its own sample in :math:`S_i` the estimate is a lower bound in expectation, and at most the logarithm of
-    :math:`|S_i|`. With it left out the estimate is an upper bound in expectation, if every class of the batch
-    occurs at least twice, and has no cap.
+    :math:`|S_i|`. With it left out the estimate is an upper bound in expectation and has no cap, if every class of
+    the batch occurs at least twice and its mean share of a batch is its probability, as with fixed counts.
 
     An example that is alone in its class has the rate 0 when its own sample counts. When it is left out there is
     nothing to compare with, and the example does not enter the average: what is left is no bound on the whole.
@@ -186,11 +186,12 @@ def defensive_rate(
 
     :math:`S_i` holds the *other* examples with the label of i, :math:`m_i` and :math:`v_i` are the mean and the
     variance of the mixture of their Gaussians, and a is ``weight``. No parameter is learned. The marginal does
-    not see example i, so the estimate is an upper bound in expectation for every a, if every class of the batch occurs
-    at least twice. It exceeds the
-    leave-one-out estimate by at most :math:`-\log(1-a)` and the Gaussian bound by at most :math:`-\log a`. It has no
-    cap, and when the codes of a batch move apart its gradient with respect to a common :math:`\log \sigma` tends to
-    that of the rate itself, -D on average, where the own-sample estimate gives 0 and leave-one-out diverges.
+    not see example i, so the estimate is an upper bound in expectation for every a, where
+    :func:`minibatch_rate` without the own sample is one. It exceeds the leave-one-out estimate by at most
+    :math:`-\log(1-a)` and the Gaussian bound by at most :math:`-\log a`. It has no cap, and when the codes of a batch
+    move apart its gradient with respect to a common :math:`\log \sigma` tends to that of the rate itself, -D on
+    average, where the own-sample estimate gives 0 and leave-one-out diverges. For that a class needs three members: of
+    two, the other is one Gaussian, as narrow as the own.
 
     Args:
         w: sampled codes, (B, D), floating.
@@ -250,9 +251,9 @@ def pairwise_rate(
 
     :math:`p_i = p(w|x_i)`; :math:`S_i` and the Gaussian :math:`g_i = N(m_i, \operatorname{diag} v_i)` are those of
     :func:`defensive_rate`. By Jensen's inequality this is at least the expectation of :func:`defensive_rate` over the
-    codes, so it too is an upper bound in expectation, if every class of the batch occurs at least twice, with no cap
-    and the same limiting slope -D. It
-    needs no sample of the code. Its gradient has no sampling noise, which is most of the noise where codes overlap.
+    codes, so it too is an upper bound in expectation where that is one, with no cap and, from three members of a
+    class on, the same limiting slope -D. It needs no sample of the code. Its gradient has no sampling noise, which is
+    most of the noise where codes overlap.
 
     Args:
         mean: encoder means, (B, D), floating.

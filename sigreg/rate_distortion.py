@@ -269,8 +269,8 @@ def information_bottleneck(
     cover them), every other from the code of the next larger one. Rounds follow: Newton's step for all weights and
     words at once, kept where it lowers the Lagrangian; a search for a missing codeword, some q with G(q) > 1 (see the
     top of this module); the best weights for the old and the new words, a convex problem. The search climbs from every
-    input, every word and 257 mixtures of inputs, by Blahut and Arimoto's half step and by Newton's. It ends when it
-    finds no log G above the tolerance.
+    input, every word, the middle of words that are close and 257 mixtures of inputs, by Blahut and Arimoto's half step
+    and by Newton's. It ends when it finds no log G above the tolerance.
 
     *Proven:* the code returned is the image of Blahut and Arimoto's step, so its decoder holds the centroids exactly,
     and rate and relevance are those of its encoder. With the largest G on the whole simplex, ``gap`` would bound the

@@ -190,6 +190,36 @@ def test_pairwise_rate_is_its_definition(classes):
     torch.testing.assert_close(found, pairwise_by_hand(mean, log_std, labels, 0.3))
 
 
+@pytest.mark.parametrize("members", [2, 3])
+def test_sharp_codes_have_the_slope_of_the_rate_from_three_members_on(members):
+    """Of two members the other is one Gaussian as narrow as the own, and the slope is that of their divergence."""
+    mean = 2 * torch.randn(members, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    log_s = torch.tensor(-9.0, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(pairwise_rate(mean, log_s.expand(members, 4)), log_s)
+    apart = (mean[0] - mean[1]).square().sum() / torch.exp(2 * log_s)
+    assert slope.item() == pytest.approx(-apart.item() if members == 2 else -4, rel=1e-4)
+
+
+def test_batches_chosen_for_their_classes_are_no_bound():
+    """Two examples of classes of 90% and 10%, kept where both are of one class: the rare class's rate is lost."""
+    share = torch.tensor([0.81, 0.01], dtype=torch.float64) / 0.82  # of the batches that are kept
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 40_000, dtype=torch.float64, generator=generator)
+    w = 0.3 * x + torch.randn(2, 40_000, dtype=torch.float64, generator=generator)
+
+    def log_p(i, j):
+        return -0.5 * (w[i] - 0.3 * x[j]).square()
+
+    left_out = 0.5 * ((log_p(0, 0) - log_p(0, 1)) + (log_p(1, 1) - log_p(1, 0))).mean()
+    one = torch.stack([w[:, 0], 0.3 * x[:, 0], torch.zeros(2, dtype=torch.float64)], 1)[..., None]  # (2, 3, 1)
+    packaged = minibatch_rate(one[:, 0], one[:, 1], one[:, 2], include_self=False)
+    torch.testing.assert_close(packaged, 0.5 * (log_p(0, 0) - log_p(0, 1) + log_p(1, 1) - log_p(1, 0))[0])
+    truth = 0.5 * math.log(1 + 0.3**2)  # of the rare class; the other has no rate
+    assert left_out > truth  # within the class it is a bound
+    assert share[1] * left_out < 0.5 * 0.1 * truth  # over the batches that are kept it is none
+    assert 0.1 * left_out > 0.1 * truth  # with the classes' own shares it is one
+
+
 def test_pairwise_rate_bounds_the_expected_defensive_rate():
     _, mean, log_std, labels = batch(n=16)
     generator = torch.Generator().manual_seed(8)

@@ -13,4 +13,5 @@ def test_the_study_of_large_batches_differs_in_batch_and_step_alone(preset):
     assert len(units) == 6
     for unit in units:
         other = small[unit["method"] if unit["method"] != "moments" else "pairwise", unit["seed"]]
-        assert {k for k, v in unit.items() if v != other[k]} - {"method"} == {"batch_size", "lr"}
+        differ = {k for k, v in unit.items() if v != other[k]} - {"method"}
+        assert "batch_size" in differ and differ <= {"batch_size", "lr"}  # each study has trials of its own

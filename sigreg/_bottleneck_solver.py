@@ -271,11 +271,17 @@ def certify(source, q, tops, starts, log_lambda, beta, still):
     return g, tops
 
 
+def apart(q):
+    """Squared Hellinger distances of all pairs of predictions (S, Y): (S, S)."""
+    root = q.sqrt()
+    return 2 - 2 * root @ root.T
+
+
 def between(q, beta, most=8, reach=6.0):
     """The middle of each word and its nearest others, (S, Y): a peak may stand there that no word climbs to."""
-    apart, other = (2 - 2 * q.sqrt() @ q.sqrt().T).topk(min(most + 1, len(q)), largest=False)
+    gap, other = apart(q).topk(min(most + 1, len(q)), largest=False)
     word = torch.arange(len(q), device=q.device)[:, None].expand_as(other)
-    near = (apart < reach / beta) & (word != other)
+    near = (gap < reach / beta) & (word != other)
     pairs = torch.stack([word[near], other[near]], 1).sort(1).values.unique(dim=0)
     return q[pairs].mean(1)
 
@@ -284,8 +290,7 @@ def tidy(weight, q, reach, floor=1e-14):
     """Join words within squared Hellinger distance ``reach`` of a heavier one and drop the lightest."""
     order = weight.argsort(descending=True, stable=True)
     weight, q = weight[order], q[order]
-    root = q.sqrt()
-    near = (2 - 2 * root @ root.T < reach).tril(-1)
+    near = (apart(q) < reach).tril(-1)
     into = torch.where(near.any(1), near.int().argmax(1), torch.arange(len(q), device=q.device))
     into = into[into]
     total = torch.zeros_like(weight).index_add_(0, into, weight)
@@ -297,8 +302,7 @@ def tidy(weight, q, reach, floor=1e-14):
 def peaks(g, q, beta, *others, most=1024):
     """Of points with heights g, those with no higher one close to them, in units of the width of a bump."""
     lead = g.topk(min(len(g), 4 * most)).indices
-    root = q[lead].sqrt()
-    keep = lead[~(2 - 2 * root @ root.T < 0.02 / beta).tril(-1).any(1)][:most]
+    keep = lead[~(apart(q[lead]) < 0.02 / beta).tril(-1).any(1)][:most]
     return tuple(part[keep] for part in (g, q, *others))
 
 

@@ -157,6 +157,41 @@ def table(record: dict):
     return json_normalize(rows)
 
 
+def trials_of(name: str, preset: str) -> list[dict]:
+    """The units of a record of trials; none where there is no record or one of another preset, which says nothing."""
+    try:
+        record = load_record(name)
+    except FileNotFoundError:
+        return []
+    return record["units"] if record["provenance"]["preset"] == preset else []
+
+
+def best_trials(units: list[dict], *settings: str) -> dict:
+    """For each method the settings with the best mean of ``held_out``, and that mean; of equals the least.
+
+    Without pandas: a bare machine with a GPU makes trials and runs what they choose.
+
+    >>> units = [({"method": "a", "lr": lr, "seed": 0}, held_out) for lr, held_out in ((0.1, 0.5), (0.2, 0.7))]
+    >>> best_trials([{"unit": unit, "result": {"held_out": held_out}} for unit, held_out in units], "lr")
+    {'a': ((0.2,), 0.7)}
+    """
+    draws, best = {}, {}
+    for entry in units:
+        chosen = tuple(entry["unit"][name] for name in settings)
+        draws.setdefault((entry["unit"]["method"], chosen), []).append(entry["result"]["held_out"])
+    for (method, chosen), values in sorted(draws.items()):
+        mean = sum(values) / len(values)
+        if method not in best or mean > best[method][1]:
+            best[method] = chosen, mean
+    return best
+
+
+def best_settings(name: str, preset: str, tried: dict) -> dict:
+    """The best setting of each method in a record of trials; the middle of the three tried where there is none."""
+    best = best_trials(trials_of(name, preset), "setting")
+    return {method: best[method][0][0] if best else values[1] for method, values in tried.items()}
+
+
 def describe(record: dict) -> str:
     """One line that says which run is shown: preset, seeds, units, device, commit and date.
 

@@ -10,6 +10,8 @@ import pytest
 import tomllib
 
 from sigreg import lab
+from sigreg.lab.experiments import without_labels_trials
+from sigreg.lab.records import save_record
 
 ROOT = Path(lab.__file__).parents[2]
 DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "IPython": "ipython"}
@@ -47,10 +49,26 @@ def test_a_missing_package_says_which_extra_to_install(package):
     assert done.stderr.endswith(f"ModuleNotFoundError: sigreg.lab needs {package}: pip install 'sigreg[book]'\n")
 
 
+BARE = ["IPython", "matplotlib", "pandas", "PIL", "seaborn", "sklearn", "torchvision", "tqdm"]
+
+
 def test_a_bare_machine_plans_the_studies():
-    bare = ["IPython", "matplotlib", "pandas", "PIL", "seaborn", "sklearn", "torchvision", "tqdm"]
     plans = "[len(r.plan(r.load_experiment(name), 'full')[0]) for name in gpu.STUDIES]"
     code = f"from sigreg.lab import gpu, reproduce as r; print({plans})"
-    done = run_without(bare, code)
+    done = run_without(BARE, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[48, 5, 46]\n"
+
+
+def test_a_bare_machine_runs_what_its_own_trials_chose(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIGREG_RECORDS", str(tmp_path))
+    units = without_labels_trials.units("full", range(1))
+    tried = [{"unit": u, "result": {"held_out": 0.8 + 0.1 * (u["lr"] == 3e-3)}, "seconds": 1} for u in units]
+    provenance = {"preset": "full", "seeds": 1, "runs": []}
+    save_record({"name": "without_labels_trials", "description": "", "provenance": provenance, "units": tried})
+    study = "from sigreg.lab.experiments import without_labels as s, without_labels_trials as t"
+    read = "from sigreg.lab.records import load_record; r = load_record('without_labels_trials')"
+    shown = "print({u.get('lr') for u in s.units('full', range(1))} - {None}, t.summary(r).count('lr 0.003'))"
+    done = run_without(BARE, f"{study}; {read}; {shown}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{0.003} 8\n"

@@ -15,26 +15,20 @@ from sigreg.lab.experiments import conditional_bottleneck_batch as large
 VERSION = 1
 SEEDS = {"default": 1, "full": 2}
 CHECK = {"method": "variational_ceb"}  # the quickest
+PARTS = {256: study, 1024: large}  # the two studies by batch size
 
 tolerance = study.tolerance
 
 
 def units(preset, seeds):
     """Every loss at its second learning rate, then at the others; draw by draw."""
+    common = {"part": "trial", "betas": list(study.BETAS)}
     return [
-        {
-            "part": "trial",
-            "method": method,
-            "seed": 1000 + seed,
-            "betas": list(study.BETAS),
-            **part.budget(preset),
-            "lr": lr,
-        }
+        {**part.budget(preset), **common, "method": method, "seed": 1000 + seed, "lr": study.LRS[size][k]}
         for seed in seeds
         for k in (1, 0, 2, 3)
-        for part in (study, large)
+        for size, part in PARTS.items()
         for method in part.METHODS
-        for lr in [study.LRS[part.budget(preset)["batch_size"]][k]]
     ]
 
 
@@ -54,9 +48,8 @@ def run_unit(unit, device):
 
 def summary(record):
     """The learning rate that each loss is given."""
-    preset, lines = record["provenance"]["preset"], []
-    for part in (study, large):
-        size = part.budget(preset)["batch_size"]
-        chosen = study.tuned(size, part.METHODS, preset, record["units"])
+    lines = []
+    for size, part in PARTS.items():
+        chosen = study.tuned(size, part.METHODS, record["provenance"]["preset"], record["units"])
         lines.append(f"batch {size}: " + ", ".join(f"{method} {lr:g}" for method, lr in chosen.items()))
     return "\n".join(lines)

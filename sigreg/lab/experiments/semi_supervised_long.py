@@ -18,12 +18,11 @@ import torch
 from sigreg.lab.batches import FewLabelBatches, balanced_draw
 from sigreg.lab.data import fashion_mnist_tensors
 from sigreg.lab.experiments.semi_supervised import HELD_OUT, REFRESHED, geometry
-from sigreg.lab.experiments.without_labels import best_settings
 from sigreg.lab.fit import fit
 from sigreg.lab.judging import pack
 from sigreg.lab.models import CodeClassifier, ConvEncoder, refresh_norms
 from sigreg.lab.objectives import semi_supervised_objective
-from sigreg.lab.records import table
+from sigreg.lab.records import best_settings, table
 from sigreg.lab.views import BACKGROUND, resample
 from sigreg.semi_supervised import sigreg_weight
 

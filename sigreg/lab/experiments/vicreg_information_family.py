@@ -14,9 +14,9 @@ import torch
 from sigreg.joint_embedding import vicreg_logdet_loss, vicreg_loss, vicreg_pairdist_loss
 from sigreg.lab.data import normalised
 from sigreg.lab.experiments import without_labels
-from sigreg.lab.experiments.without_labels import best_settings, build, features_of, images_of, judged
+from sigreg.lab.experiments.without_labels import build, features_of, images_of, judged
 from sigreg.lab.models import refresh_norms
-from sigreg.lab.records import table
+from sigreg.lab.records import best_settings, table
 from sigreg.lab.views import random_views
 from sigreg.vicreg_information import information_steps
 

@@ -28,7 +28,7 @@ from sigreg.lab.judging import pack
 from sigreg.lab.loop import ViewStream, fit_on_device
 from sigreg.lab.models import ConvEncoder, ViewNetwork, follow, mlp, refresh_norms
 from sigreg.lab.probes import chosen_probe
-from sigreg.lab.records import load_record, table
+from sigreg.lab.records import best_trials, trials_of
 from sigreg.self_supervised import view_prediction_loss
 
 VERSION = 1
@@ -105,32 +105,10 @@ def tuned(preset):
     """Learning rate and weight of each method: the best mean over the draws of the trials' record of this preset."""
     best = {method: {"lr": LRS[0], "setting": values[1], "trials": 0} for method, (_, values) in GRID.items()}
     entries = trials_of("without_labels_trials", preset)
-    if not entries:
-        return best
-    means = table({"units": entries}).groupby(["method", "setting", "lr"]).held_out.agg(["mean", "size"])
-    for method in GRID:
-        if method in means.index:
-            setting, lr = means.loc[method]["mean"].idxmax()
-            best[method] = {"lr": lr, "setting": setting, "trials": int(means.loc[method]["size"].sum())}
+    for method, ((setting, lr), _) in best_trials(entries, "setting", "lr").items():
+        trials = sum(entry["unit"]["method"] == method for entry in entries)
+        best[method] = {"lr": lr, "setting": setting, "trials": trials}
     return best
-
-
-def trials_of(name, preset):
-    """The units of a record of trials; none where there is no record or one of another preset, which says nothing."""
-    try:
-        record = load_record(name)
-    except FileNotFoundError:
-        return []
-    return record["units"] if record["provenance"]["preset"] == preset else []
-
-
-def best_settings(name, preset, tried):
-    """The setting of each method with the best mean over the trials' seeds; the middle one where there is no record."""
-    entries = trials_of(name, preset)
-    if not entries:
-        return {method: values[1] for method, values in tried.items()}
-    means = table({"units": entries}).groupby(["method", "setting"]).held_out.mean()
-    return {method: float(means[method].idxmax()) for method in tried}
 
 
 def tolerance(unit):

@@ -1,4 +1,4 @@
-r"""Six trials of every method of ``without_labels``, judged on training images that no trial trains on.
+r"""Six settings of every method of ``without_labels``, judged on training images that no trial trains on.
 
 Three values of a method's own weight, each with two learning rates, two draws, as many images and passes as the run.
 The held-out images are the 10 000 that follow those trained on, so that what a trial reads is as sharp as the test
@@ -21,7 +21,7 @@ from sigreg.lab.experiments.without_labels import (
     train,
 )
 from sigreg.lab.probes import chosen_probe
-from sigreg.lab.records import table
+from sigreg.lab.records import best_trials
 
 VERSION = 2
 SEEDS = {"default": 2, "full": 1}
@@ -63,8 +63,7 @@ def run_unit(unit, device):
 
 def summary(record):
     """The best setting of each method."""
-    means, lines = 100 * table(record).groupby(["method", "setting", "lr"]).held_out.mean(), []
-    for method in means.index.unique("method"):
-        (setting, lr), held_out = means[method].idxmax(), means[method].max()
-        lines.append(f"{NAMES[method]}: {GRID[method][0]} {setting:g}, lr {lr:g}, {held_out:.2f}% held out")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{NAMES[method]}: {GRID[method][0]} {setting:g}, lr {lr:g}, {100 * held_out:.2f}% held out"
+        for method, ((setting, lr), held_out) in best_trials(record["units"], "setting", "lr").items()
+    )
